@@ -1,0 +1,1 @@
+"""One YAML file a system, in folders by family; data only."""
