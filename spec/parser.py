@@ -1,0 +1,380 @@
+"""From the text of a model block to statements: Lark's LALR tables, then dataclasses.
+
+Each statement is parsed on its own, so that one wrong statement does not hide the others.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, Token, Tree, v_args
+from lark.exceptions import UnexpectedToken
+from lark.visitors import Transformer_NonRecursive
+
+from ..compiler.ir.types import Span
+from . import syntax as s
+from .diagnostics import Diagnostic, Reporter
+from .layout import EXPRESSION_WORDS, STATEMENT_WORDS, Line, lines, token_span
+
+MAX_NESTING = 150
+GRAMMAR = Path(__file__).with_name("grammar.lark")
+
+
+@cache
+def lark() -> Lark:
+    """The parser tables; built once a process."""
+    return Lark(
+        GRAMMAR.read_text(encoding="utf-8"),
+        parser="lalr",
+        lexer="basic",
+        start=["statement", "expr"],
+        propagate_positions=True,
+        maybe_placeholders=True,
+    )
+
+
+def parse_model(
+    text: str, start: int, end: int, file: str, reporter: Reporter
+) -> tuple[s.Statement, ...]:
+    """Statements in ``text[start:end]``; faults go to the reporter and their statements are left out."""
+    found = []
+    for line in lines(lark(), text, start, end, file, reporter):
+        statement = _parse_line(line, "statement", file, reporter)
+        if statement is not None:
+            found.append(statement)
+    return tuple(found)
+
+
+def parse_formula(text: str, start: int, end: int, file: str, reporter: Reporter) -> s.Expr | None:
+    """One expression that fills ``text[start:end]``."""
+    rows = lines(lark(), text, start, end, file, reporter)
+    if not rows:
+        return None
+    if len(rows) > 1:
+        place = token_span(rows[1].tokens[0], file)
+        reporter.report(Diagnostic("E201", "one formula is expected here, not statements", place))
+        return None
+    return _parse_line(rows[0], "expr", file, reporter)
+
+
+def _parse_line(line: Line, start: str, file: str, reporter: Reporter) -> Any:
+    interactive = lark().parse_interactive(start=start)
+    last = line.tokens[-1]
+    try:
+        for token in line.tokens:
+            interactive.feed_token(token)
+        tree = interactive.feed_eof(last)
+    except UnexpectedToken as fault:
+        reporter.report(_unexpected(fault, line, file))
+        return None
+    if isinstance(tree, Token):  # a single-token expression has no tree node
+        raise AssertionError(f"rule without a node: {tree!r}")
+    built = _Build(file).transform(Tree("root", [tree]))
+    return _check_depth(built, file, reporter)
+
+
+def _check_depth(node: Any, file: str, reporter: Reporter) -> Any:
+    level = [node]
+    for _ in range(MAX_NESTING):
+        level = [child for parent in level for child in s.children(parent)]
+        if not level:
+            return node
+    deepest: Any = level[0]
+    reporter.report(
+        Diagnostic(
+            "E207",
+            f"the expression is nested more than {MAX_NESTING} deep",
+            deepest.span,
+            hint="name a part with `def` or an equation",
+        )
+    )
+    return None
+
+
+# ---------------------------------------------------------------- messages
+
+_READABLE = {
+    "LPAR": "`(`", "RPAR": "`)`", "LSQB": "`[`", "RSQB": "`]`", "LBRACE": "`{`", "RBRACE": "`}`",
+    "EQUAL": "`=`", "TILDE": "`~`", "COMMA": "`,`", "COLON": "`:`", "NAME": "a name",
+    "NUMBER": "a number", "STRING": "a text", "_NL": "a new line", "$END": "the end of the line",
+    "PIPE": "`>>`", "DOT": "`.`", "__ANON_0": "`..`", "BAR": "`|`", "CARET": "`^`",
+}  # fmt: skip
+_OPERAND = {"NAME", "NUMBER", "STRING", "LPAR", "LSQB", "MINUS", "TRUE", "FALSE", "FN"}
+_OPERATOR = {"PIPE", "ADD", "MINUS", "MUL", "CARET", "BAR", "COMPARE"}
+
+
+def _unexpected(fault: UnexpectedToken, line: Line, file: str) -> Diagnostic:
+    token = fault.token
+    expected = _expected_text(set(fault.accepts or fault.expected))
+    at_end = token.type == "$END"
+    previous = _previous(token, line)
+    hint = _syntax_hint(token, previous, line)
+    if at_end:
+        last = line.tokens[-1]
+        end = token_span(last, file)
+        place = Span(file, last.end_line or end.line, last.end_column or end.column, end.end, end.end)
+        return Diagnostic("E205", f"the statement ends too early: expected {expected}", place,
+                          hint=hint)  # fmt: skip
+    code = "E201"
+    word = str(token)
+    if token.type in {w.upper() for w in (*STATEMENT_WORDS, *EXPRESSION_WORDS)}:
+        if "NAME" in (fault.accepts or fault.expected):
+            code = "E206"
+    found = "a new line" if token.type == "_NL" else f"`{word}`"
+    return Diagnostic(code, f"unexpected {found}: expected {expected}", token_span(token, file),
+                      hint=hint)  # fmt: skip
+
+
+def _previous(token: Token, line: Line) -> Token | None:
+    before = [t for t in line.tokens if (t.start_pos or 0) < (token.start_pos or 0)]
+    if token.type == "$END":
+        return line.tokens[-1]
+    return before[-1] if before else None
+
+
+def _expected_text(kinds: set[str]) -> str:
+    kinds = set(kinds)
+    words: list[str] = []
+    if "NAME" in kinds and "NUMBER" in kinds:
+        words.append("an expression")
+        kinds -= _OPERAND | {"REDUCER", "NOT", "IF"}
+    if len(kinds & _OPERATOR) >= 3:
+        words.append("an operator")
+        kinds -= _OPERATOR | {"AND", "OR", "AS", "__ANON_0", "LPAR", "LSQB", "DOT"}
+    statement_words = {w.upper() for w in STATEMENT_WORDS}
+    if len(kinds & statement_words) > 3:
+        words.append("a statement")
+        kinds -= statement_words | {"NAME"}
+    words += sorted(_READABLE.get(k, f"`{k.lower()}`") for k in kinds)
+    if len(words) == 1:
+        return words[0]
+    return ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def _syntax_hint(token: Token, previous: Token | None, line: Line) -> str | None:
+    before = previous.type if previous is not None else ""
+    kind, word = token.type, str(token)
+    if kind == "EQUAL" and before == "EQUAL":
+        return "`==` compares, `=` defines"
+    if kind == "EQUAL" and any(t.type == "EQUAL" for t in line.tokens[:-1]):
+        return "one `=` a statement; `==` compares"
+    if kind == "IF" and before in ("PIPE", "ADD", "MUL", "MINUS", "BAR", "LPAR"):
+        return "put the condition in brackets: `(if c then f else g)`"
+    if kind == "MUL" and before == "MUL":
+        return "a power is written `^`"
+    if kind == "NAME" and before == "NUMBER":
+        return "write the multiplication: `2*x`"
+    if kind in ("NAME", "NUMBER") and before in ("NAME", "RPAR", "RSQB"):
+        return "an operator, a comma or a new line is missing before it"
+    if word in ("def", "input", "param") and before not in ("_NL", "LBRACE"):
+        return "a statement starts on a line of its own"
+    if kind == "$END" and before == "RPAR" and not any(
+        t.type in ("EQUAL", "TILDE") for t in line.tokens
+    ):
+        return "a result needs a name: `y = ...`, or `output ...`"
+    if kind == "ELSE" or (kind == "$END" and any(t.type == "IF" for t in line.tokens)):
+        return "a condition reads `if c then f else g`"
+    return None
+
+
+# ---------------------------------------------------------------- tree to dataclasses
+
+
+@v_args(meta=True)
+class _Build(Transformer_NonRecursive):
+    """One method a grammar rule; each returns its dataclass."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+
+    def at(self, meta: Any) -> Span:
+        if meta.empty:
+            return Span(self.file, 0, 0)
+        return Span(self.file, meta.line, meta.column, meta.start_pos, meta.end_pos)
+
+    def root(self, meta: Any, c: list) -> Any:
+        return c[0]
+
+    def statement(self, meta: Any, c: list) -> Any:
+        return c[0]
+
+    # -------------------------------------------------------- statements
+
+    def equation(self, meta: Any, c: list) -> s.Equation:
+        return s.Equation(c[0], c[1], c[2], self.at(meta))
+
+    def draw(self, meta: Any, c: list) -> s.Draw:
+        return s.Draw(c[0], c[1], c[2], self.at(meta))
+
+    def targets(self, meta: Any, c: list) -> tuple[s.Target, ...]:
+        return tuple(c)
+
+    def target(self, meta: Any, c: list) -> s.Target:
+        return s.Target(str(c[0]), c[1], self.at(meta))
+
+    def definition(self, meta: Any, c: list) -> s.Definition:
+        return s.Definition(str(c[1]), c[2] or (), c[3], self.at(meta))
+
+    definition_block = definition
+
+    def parameters(self, meta: Any, c: list) -> tuple[s.Parameter, ...]:
+        return tuple(c)
+
+    def parameter(self, meta: Any, c: list) -> s.Parameter:
+        return s.Parameter(str(c[0]), c[1], self.at(meta))
+
+    def block(self, meta: Any, c: list) -> s.Block:
+        return s.Block(tuple(x for x in c if not isinstance(x, Token)), self.at(meta))
+
+    def factor(self, meta: Any, c: list) -> s.Factor:
+        return s.Factor(c[1], c[2], self.at(meta))
+
+    def fix(self, meta: Any, c: list) -> s.Fix:
+        return s.Fix(c[1] or (), c[2], self.at(meta))
+
+    def iterate(self, meta: Any, c: list) -> s.Iterate:
+        return s.Iterate(c[1] or (), c[2], c[4], self.at(meta))
+
+    def input(self, meta: Any, c: list) -> s.Input:
+        return s.Input(c[1], c[2], self.at(meta))
+
+    def param(self, meta: Any, c: list) -> s.Param:
+        return s.Param(c[1], c[2], c[3], self.at(meta))
+
+    def index(self, meta: Any, c: list) -> s.Index:
+        return s.Index(c[1], c[2], self.at(meta))
+
+    def name_set(self, meta: Any, c: list) -> s.NameSet:
+        return s.NameSet(tuple(str(x) for x in c), self.at(meta))
+
+    def const(self, meta: Any, c: list) -> s.Const:
+        return s.Const(str(c[1]), c[2], self.at(meta))
+
+    def state(self, meta: Any, c: list) -> s.State:
+        return s.State(str(c[1]), c[2], self.at(meta))
+
+    def output(self, meta: Any, c: list) -> s.Output:
+        return s.Output(tuple(c[1:]), self.at(meta))
+
+    def result(self, meta: Any, c: list) -> s.Result:
+        return s.Result(c[0], None, self.at(meta))
+
+    def named_result(self, meta: Any, c: list) -> s.Result:
+        return s.Result(c[1], str(c[0]), self.at(meta))
+
+    def names(self, meta: Any, c: list) -> tuple[str, ...]:
+        return tuple(str(x) for x in c)
+
+    def type(self, meta: Any, c: list) -> s.TypeExpr:
+        return s.TypeExpr(str(c[0]), tuple(x for x in c[1:] if x is not None), self.at(meta))
+
+    def for_clause(self, meta: Any, c: list) -> s.ForClause:
+        binders = tuple(x for x in c if isinstance(x, s.Binder))
+        rest = c[1 + len(binders) :]
+        condition = next((x for x in rest if x is not None and not isinstance(x, Token)), None)
+        return s.ForClause(binders, condition, self.at(meta))
+
+    def binder(self, meta: Any, c: list) -> s.Binder:
+        return s.Binder(tuple(c[:-2]), c[-1], self.at(meta))
+
+    def binder_item(self, meta: Any, c: list) -> tuple[str, ...]:
+        return (str(c[0]),)
+
+    def binder_tuple(self, meta: Any, c: list) -> tuple[str, ...]:
+        return tuple(str(x) for x in c)
+
+    # -------------------------------------------------------- expressions
+
+    def conditional(self, meta: Any, c: list) -> s.Conditional:
+        return s.Conditional(c[1], c[3], c[5], self.at(meta))
+
+    def binary(self, meta: Any, c: list) -> s.Binary:
+        return s.Binary(str(c[1]), c[0], c[2], self.at(meta))
+
+    def unary(self, meta: Any, c: list) -> s.Unary:
+        return s.Unary(str(c[0]), c[1], self.at(meta))
+
+    def interval(self, meta: Any, c: list) -> s.Interval:
+        return s.Interval(c[0], c[1], self.at(meta))
+
+    def pipe(self, meta: Any, c: list) -> s.Pipe:
+        left, _, right = c
+        parts = left.parts if isinstance(left, s.Pipe) else (left,)
+        return s.Pipe((*parts, right), self.at(meta))
+
+    def reduction(self, meta: Any, c: list) -> s.Reduction:
+        return s.Reduction(str(c[0]), c[1], c[3], c[4], self.at(meta))
+
+    def reducer_binders(self, meta: Any, c: list) -> tuple[tuple[str, Any], ...]:
+        return tuple(c)
+
+    def reducer_binder(self, meta: Any, c: list) -> tuple[str, Any]:
+        return (str(c[0]), c[2])
+
+    def label(self, meta: Any, c: list) -> s.Label:
+        quoted = c[2].type == "STRING"
+        return s.Label(c[0], str(c[2]).strip('"') if quoted else str(c[2]), quoted, self.at(meta))
+
+    def call(self, meta: Any, c: list) -> s.Call:
+        return s.Call(c[0], c[1] or (), self.at(meta))
+
+    def arguments(self, meta: Any, c: list) -> tuple[s.Argument, ...]:
+        return tuple(x for x in c if x is not None)
+
+    def argument(self, meta: Any, c: list) -> s.Argument:
+        return s.Argument(c[0], None, None, self.at(meta))
+
+    def keyword_argument(self, meta: Any, c: list) -> s.Argument:
+        return s.Argument(c[1], str(c[0]), None, self.at(meta))
+
+    def weighted_argument(self, meta: Any, c: list) -> s.Argument:
+        return s.Argument(c[1], None, c[0], self.at(meta))
+
+    def subscript(self, meta: Any, c: list) -> s.Subscript:
+        return s.Subscript(c[0], c[1], self.at(meta))
+
+    def items(self, meta: Any, c: list) -> tuple[Any, ...]:
+        return tuple(c)
+
+    def whole_axis(self, meta: Any, c: list) -> s.WholeAxis:
+        return s.WholeAxis(self.at(meta))
+
+    def member(self, meta: Any, c: list) -> s.Member:
+        return s.Member(c[0], str(c[1]), self.at(meta))
+
+    def number(self, meta: Any, c: list) -> s.Number:
+        text = str(c[0])
+        value: int | float = float(text) if set(text) & set(".eE") else int(text)
+        return s.Number(value, text, self.at(meta))
+
+    def string(self, meta: Any, c: list) -> s.String:
+        return s.String(str(c[0])[1:-1], self.at(meta))
+
+    def true(self, meta: Any, c: list) -> s.Boolean:
+        return s.Boolean(True, self.at(meta))
+
+    def false(self, meta: Any, c: list) -> s.Boolean:
+        return s.Boolean(False, self.at(meta))
+
+    def name(self, meta: Any, c: list) -> s.Name:
+        return s.Name(str(c[0]), self.at(meta))
+
+    def group(self, meta: Any, c: list) -> s.Group:
+        return s.Group(c[0], self.at(meta))
+
+    def tuple(self, meta: Any, c: list) -> s.Tuple:
+        return s.Tuple(tuple(x for x in c if x is not None), self.at(meta))
+
+    def list(self, meta: Any, c: list) -> s.List:
+        return s.List(tuple(x for x in c if x is not None), self.at(meta))
+
+    def comprehension(self, meta: Any, c: list) -> s.Comprehension:
+        return s.Comprehension(c[0], c[1], self.at(meta))
+
+    def fn(self, meta: Any, c: list) -> s.Fn:
+        return s.Fn(c[1], c[2], self.at(meta))
+
+
