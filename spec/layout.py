@@ -7,11 +7,10 @@ as ``input`` is a keyword only where a statement starts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, field
 
 from lark import Lark, TextSlice, Token
-from lark.exceptions import UnexpectedCharacters
 
 from ..compiler.ir.types import Span
 from .diagnostics import Diagnostic, Label, Reporter
@@ -25,13 +24,15 @@ EXPRESSION_WORDS = (
 OPENING = {"LPAR": "RPAR", "LSQB": "RSQB", "LBRACE": "RBRACE"}
 CLOSING = {"RPAR", "RSQB", "RBRACE"}
 MAX_DEPTH = 60
+MAX_FAULTS = 50  # a text of junk is not worth a message a line
 
 # A line is open after or before one of these. Words bind lines too: no statement starts with them.
-_INFIX = {"PIPE", "ADD", "MUL", "BAR", "CARET", "COMPARE", "__ANON_0", "AND", "OR", "AS", "IN"}
+_INFIX = {"PIPE", "ADD", "MUL", "BAR", "CARET", "COMPARE", "DOTS", "AND", "OR", "AS", "IN"}
 _OPEN_AFTER = _INFIX | {
     "MINUS", "EQUAL", "TILDE", "COMMA", "COLON", "IF", "THEN", "ELSE", "FOR", "NOT", "UNTIL", "DOT",
 }  # fmt: skip
 _OPEN_BEFORE = _INFIX | {"MINUS", "THEN", "ELSE", "FOR", "IF", "UNTIL", "DOT", "EQUAL", "TILDE"}
+_OPERAND_END = {"NAME", "NUMBER", "STRING", "TRUE", "FALSE"} | CLOSING
 
 
 @dataclass(frozen=True)
@@ -46,66 +47,129 @@ def token_span(token: Token, file: str) -> Span:
     return Span(file, token.line or 0, token.column or 0, token.start_pos or 0, token.end_pos or 0)
 
 
-def lines(parser: Lark, text: str, start: int, end: int, file: str, to: Reporter) -> list[Line]:
-    """Split ``text[start:end]`` into statements; faults of layout go to the reporter."""
-    result: list[Line] = []
-    current: list[Token] = []
-    stack: list[tuple[Token, bool]] = []  # (opening bracket, whether it encloses statements)
+def lines(lexer: Lark, text: str, start: int, end: int, file: str, to: Reporter) -> list[Line]:
+    """Split ``text[start:end]`` into statements.
+
+    A statement with a fault of layout (brackets, strange characters) is reported once and left out.
+    """
+    splitter = _Splitter(file, to)
+    waiting: Token | None = None
+    for token in lexer.lex(TextSlice(text, start, end)):
+        if waiting is not None:
+            splitter.feed(waiting, token)
+        waiting = token
+        if splitter.stopped:
+            return splitter.result
+    if waiting is not None:
+        splitter.feed(waiting, None)
+    return splitter.finish()
+
+
+@dataclass
+class _Splitter:
+    file: str
+    to: Reporter
+    result: list[Line] = field(default_factory=list)
+    current: list[Token] = field(default_factory=list)
+    stack: list[tuple[Token, bool]] = field(default_factory=list)  # bracket, encloses statements
+    first: Token | None = None  # of the innermost statement
     pending: Token | None = None
-    too_deep = False
-    for token in _tokens(parser, text, start, end, file, to):
+    broken: bool = False  # the current statement has a fault that was reported
+    stopped: bool = False
+    faults: int = 0
+
+    @property
+    def in_statements(self) -> bool:
+        return not self.stack or self.stack[-1][1]
+
+    def feed(self, token: Token, following: Token | None) -> None:
+        """Take one token; ``following`` is the one after it."""
         if token.type == "_NL":
-            if current and (not stack or stack[-1][1]):
-                pending = pending or token
-            continue
-        in_statements = not stack or stack[-1][1]
-        if pending is not None and current:
-            if not _joins(current[-1], token):
-                if stack:
-                    if token.type != "RBRACE" and current[-1].type != "LBRACE":
-                        current.append(pending)
-                else:
-                    result.append(Line(tuple(current)))
-                    current = []
-        pending = None
-        fresh = not current or current[-1].type == "_NL" or (
-            current[-1].type == "LBRACE" and bool(stack) and stack[-1][1]
-        )
-        token = _keyword(token, fresh and in_statements)
-        if token.type in OPENING:
-            is_block = token.type == "LBRACE" and _opens_block(current)
-            stack.append((token, is_block))
-            if len(stack) > MAX_DEPTH and not too_deep:
-                too_deep = True
-                to.report(_too_deep(token, file))
-        elif token.type in CLOSING:
-            if not stack or OPENING[stack[-1][0].type] != token.type:
-                to.report(_unmatched(token, stack[-1][0] if stack else None, file))
-                return result
-            stack.pop()
-        current.append(token)
-    if stack:
-        to.report(_unclosed(stack[-1][0], current, file))
-    elif current:
-        result.append(Line(tuple(current)))
-    return [] if too_deep else result
-
-
-def _tokens(
-    parser: Lark, text: str, start: int, end: int, file: str, to: Reporter
-) -> Iterator[Token]:
-    faults = 0
-    while start < end:
-        try:
-            yield from parser.lex(TextSlice(text, start, end))
+            self.pending = self.pending or token
             return
-        except UnexpectedCharacters as fault:
-            position = fault.pos_in_stream
-            to.report(_bad_character(text, position, Span(file, fault.line, fault.column), file))
-            faults += 1
-            if faults >= 10:  # a binary file is not worth a message a byte
+        if self.pending is not None:
+            self.start_line(token, following)
+        if token.type == "STRAY":
+            self.fault(_bad_character(token, self.file))
+            return
+        last = self.current[-1] if self.current else None
+        fresh = (
+            last is None
+            or last.type == "_NL"
+            or (last.type == "LBRACE" and self.in_statements and bool(self.stack))
+        )
+        if fresh and self.in_statements:
+            self.first = token
+            token = _keyword(token, True)
+        else:
+            token = _keyword(token, False)
+        if token.type in OPENING:
+            self.open(token)
+        elif token.type in CLOSING:
+            self.close(token)
+        self.current.append(token)
+
+    def start_line(self, token: Token, following: Token | None) -> None:
+        """Decide whether the statement goes on at ``token``, the first of a line."""
+        newline, self.pending = self.pending, None
+        goes_on = (
+            bool(self.current)
+            and _joins(self.current[-1], token)
+            and not (self.in_statements and _cannot_go_on(self.current[-1], token, following))
+        )
+        if not self.in_statements:
+            column = (self.first or token).column or 0
+            if not _starts_statement(self.current[-1], column, token, following):
                 return
-            start = position + 1
+            self.fault(_unclosed(self.stack[-1][0], token, self.file))
+            goes_on = False
+            while not self.in_statements:
+                self.stack.pop()
+        if not self.current:
+            self.broken = False
+        elif not goes_on and not self.stack:
+            self.end_statement()
+        elif not goes_on and token.type != "RBRACE" and self.current[-1].type != "LBRACE":
+            assert newline is not None
+            self.current.append(newline)
+
+    def end_statement(self) -> None:
+        if self.current and not self.broken:
+            self.result.append(Line(tuple(self.current)))
+        self.current = []
+        self.broken = False
+
+    def finish(self) -> list[Line]:
+        """All whole statements."""
+        if self.stack:
+            self.fault(_unclosed(self.stack[-1][0], None, self.file))
+        self.end_statement()
+        return self.result
+
+    def open(self, token: Token) -> None:
+        is_block = token.type == "LBRACE" and _opens_block(self.current)
+        self.stack.append((token, is_block))
+        if len(self.stack) > MAX_DEPTH:
+            self.stopped = True
+            self.fault(_too_deep(token, self.file))
+
+    def close(self, token: Token) -> None:
+        fits = [OPENING[opening.type] == token.type for opening, _ in self.stack]
+        if not fits or not fits[-1]:
+            self.fault(_unmatched(token, self.stack[-1][0] if self.stack else None, self.file))
+        while any(fits) and not fits[-1]:
+            fits.pop()
+            self.stack.pop()
+        if self.stack:
+            self.stack.pop()
+
+    def fault(self, diagnostic: Diagnostic) -> None:
+        # The first fault of a statement causes the others: only it is told.
+        if not self.broken:
+            self.to.report(diagnostic)
+            self.faults += 1
+            self.stopped = self.stopped or self.faults >= MAX_FAULTS
+        self.broken = True
 
 
 def _keyword(token: Token, fresh: bool) -> Token:
@@ -119,33 +183,80 @@ def _keyword(token: Token, fresh: bool) -> Token:
 
 def _joins(last: Token, following: Token) -> bool:
     # The next word is not yet classified here, so keywords are looked up by text.
-    kind = following.type
-    if kind == "NAME" and str(following) in EXPRESSION_WORDS:
-        kind = str(following).upper()
-    return last.type in _OPEN_AFTER or kind in _OPEN_BEFORE
+    return last.type in _OPEN_AFTER or _keyword(following, False).type in _OPEN_BEFORE
+
+
+def _cannot_go_on(last: Token, token: Token, following: Token | None) -> bool:
+    """Whether a line is a new statement although the one before ends with an operator."""
+    after = following.type if following is not None else ""
+    if token.type != "NAME" or str(token) in EXPRESSION_WORDS or last.type == "COMMA":
+        return False
+    declares = str(token) in STATEMENT_WORDS and after in ("NAME", "COLON")
+    return declares or after in ("EQUAL", "TILDE")
 
 
 def _opens_block(before: list[Token]) -> bool:
     if not before:
         return False
-    return before[-1].type in ("RPAR", "EQUAL", "FIX", "ITERATE")
+    named = len(before) > 1 and before[-2].type == "DEF"
+    return named or before[-1].type in ("RPAR", "EQUAL", "FIX", "ITERATE")
 
 
-def _bad_character(text: str, position: int, span: Span, file: str) -> Diagnostic:
-    character = text[position]
-    hints = {
-        "'": "texts are written in double quotes",
-        ";": "one statement a line, no semicolon",
-        "&": "write `and`",
-        "!": "write `not`",
-        "$": "names are letters, digits and _",
-        '"': "close the text on the same line with a double quote",
-        "\\": "a line continues by itself after or before an infix operator",
-    }
-    shown = character if character.isprintable() else f"U+{ord(character):04X}"
-    return Diagnostic(
-        "E202", f"unexpected character `{shown}`", span, hint=hints.get(character)
+def _starts_statement(last: Token, column: int, token: Token, following: Token | None) -> bool:
+    """Whether a line inside an open bracket can only be a new statement.
+
+    ``last`` is the token before it, ``column`` where the open statement starts.
+    """
+    if token.type != "NAME" or str(token) in EXPRESSION_WORDS:
+        return False
+    after = following.type if following is not None else ""
+    if str(token) in STATEMENT_WORDS and after == "NAME":
+        return True
+    if (token.column or 0) > column:
+        return False
+    return last.type in _OPERAND_END or (
+        after in ("EQUAL", "TILDE") and last.type not in ("COMMA", "LPAR", "LSQB", "LBRACE")
     )
+
+
+# ---------------------------------------------------------------- messages
+
+_CHARACTER_HINTS = {
+    "'": "texts are written in double quotes",
+    ";": "one statement a line, no semicolon",
+    "&": "write `and`",
+    "!": "write `not`",
+    "$": "names are letters, digits and _",
+    '"': "close the text on the same line with a double quote",
+    "\\": "a line continues by itself after or before an infix operator",
+    "?": "a condition reads `if c then f else g`",
+    "`": "formulas stand in the text as they are, without backquotes",
+    **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", 'write `"`'),
+    **dict.fromkeys("\u2013\u2014\u2212", "write `-`"),
+    **dict.fromkeys("\u00d7\u00b7\u22c5\u2217", "write `*`"),
+    **dict.fromkeys("\u2192\u00bb", "write `>>`"),
+    "\u00f7": "write `/`",
+    "\u2264": "write `<=`",
+    "\u2265": "write `>=`",
+    "\u2260": "write `!=`",
+    "\u2211": "a sum over k is written `sum{k}`",
+    "\u220f": "a product over k is written `prod{k}`",
+    "\u2026": "a range is written `a..b`",
+}
+
+
+def _bad_character(token: Token, file: str) -> Diagnostic:
+    character = str(token)
+    shown = character if character.isprintable() else f"U+{ord(character):04X}"
+    hint = _CHARACTER_HINTS.get(character)
+    if hint is None and character.isalpha():
+        hint = "names are made of a-z, A-Z, digits and _"
+        if "GREEK" in (name := unicodedata.name(character, "")):
+            letter = name.rsplit(" ", 1)[-1]
+            letter = letter.capitalize() if "CAPITAL" in name else letter.lower()
+            hint += f": write `{letter}`"
+    message = f"unexpected character `{shown}`" if shown != "`" else "unexpected backquote"
+    return Diagnostic("E202", message, token_span(token, file), hint=hint)
 
 
 def _too_deep(token: Token, file: str) -> Diagnostic:
@@ -170,17 +281,8 @@ def _unmatched(token: Token, opening: Token | None, file: str) -> Diagnostic:
     )
 
 
-def _unclosed(opening: Token, current: list[Token], file: str) -> Diagnostic:
+def _unclosed(opening: Token, at: Token | None, file: str) -> Diagnostic:
     hint = None
-    place = next(i for i, t in enumerate(current) if t is opening)
-    previous = opening
-    for token, after in zip(current[place:], [*current[place + 1 :], None], strict=True):
-        starts_line = token.line != previous.line
-        named = after is not None and after.type == "NAME"
-        if starts_line and str(token) in STATEMENT_WORDS and named:
-            hint = f"it is still open at line {token.line}, where `{token}` seems to start a statement"
-            break
-        previous = token
-    return Diagnostic(
-        "E203", f"`{opening}` is never closed", token_span(opening, file), hint=hint
-    )
+    if at is not None:
+        hint = f"it is still open at line {at.line}, where `{at}` seems to start a statement"
+    return Diagnostic("E203", f"`{opening}` is never closed", token_span(opening, file), hint=hint)

@@ -5,6 +5,7 @@ Each statement is parsed on its own, so that one wrong statement does not hide t
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from lark.visitors import Transformer_NonRecursive
 from ..compiler.ir.types import Span
 from . import syntax as s
 from .diagnostics import Diagnostic, Reporter
-from .layout import EXPRESSION_WORDS, STATEMENT_WORDS, Line, lines, token_span
+from .layout import MAX_FAULTS, Line, lines, token_span
+from .unexpected import unexpected
 
 MAX_NESTING = 150
 GRAMMAR = Path(__file__).with_name("grammar.lark")
@@ -35,21 +37,33 @@ def lark() -> Lark:
     )
 
 
+@cache
+def lexer() -> Lark:
+    """The terminals alone, with the one that takes stray characters; built once a process."""
+    return Lark(GRAMMAR.read_text(encoding="utf-8"), parser=None, lexer="basic", start="statement")
+
+
 def parse_model(
     text: str, start: int, end: int, file: str, reporter: Reporter
 ) -> tuple[s.Statement, ...]:
-    """Statements in ``text[start:end]``; faults go to the reporter and their statements are left out."""
+    """Statements in ``text[start:end]``; faulty ones are reported and left out.
+
+    After ``MAX_FAULTS`` of them the rest is not read.
+    """
     found = []
-    for line in lines(lark(), text, start, end, file, reporter):
+    faults = 0
+    for line in lines(lexer(), text, start, end, file, reporter):
         statement = _parse_line(line, "statement", file, reporter)
         if statement is not None:
             found.append(statement)
+        elif (faults := faults + 1) == MAX_FAULTS:
+            break
     return tuple(found)
 
 
 def parse_formula(text: str, start: int, end: int, file: str, reporter: Reporter) -> s.Expr | None:
     """One expression that fills ``text[start:end]``."""
-    rows = lines(lark(), text, start, end, file, reporter)
+    rows = lines(lexer(), text, start, end, file, reporter)
     if not rows:
         return None
     if len(rows) > 1:
@@ -60,19 +74,37 @@ def parse_formula(text: str, start: int, end: int, file: str, reporter: Reporter
 
 
 def _parse_line(line: Line, start: str, file: str, reporter: Reporter) -> Any:
+    for token in line.tokens:
+        if token.type == "NUMBER" and math.isinf(float(token)):
+            place = token_span(token, file)
+            hint = "numbers have 64 bits: 1.8e308 is the largest"
+            reporter.report(Diagnostic("E201", "this number is too large", place, hint=hint))
+            return None
     interactive = lark().parse_interactive(start=start)
-    last = line.tokens[-1]
     try:
         for token in line.tokens:
             interactive.feed_token(token)
-        tree = interactive.feed_eof(last)
+        tree = interactive.feed_eof(line.tokens[-1])
     except UnexpectedToken as fault:
-        reporter.report(_unexpected(fault, line, file))
+        at_end = fault.token.type == "$END"
+        place = len(line.tokens) if at_end else _place(line.tokens, fault.token)
+        accepted = _accepted(line.tokens[:place], start)
+        reporter.report(unexpected(line.tokens, place, accepted, file))
         return None
-    if isinstance(tree, Token):  # a single-token expression has no tree node
-        raise AssertionError(f"rule without a node: {tree!r}")
     built = _Build(file).transform(Tree("root", [tree]))
     return _check_depth(built, file, reporter)
+
+
+def _place(tokens: tuple[Token, ...], token: Token) -> int:
+    return next(i for i, other in enumerate(tokens) if other is token)
+
+
+def _accepted(tokens: tuple[Token, ...], start: str) -> frozenset[str]:
+    """The terminals that may follow; exact, as no reduction was made for a wrong one."""
+    interactive = lark().parse_interactive(start=start)
+    for token in tokens:
+        interactive.feed_token(token)
+    return frozenset(interactive.accepts())
 
 
 def _check_depth(node: Any, file: str, reporter: Reporter) -> Any:
@@ -90,92 +122,6 @@ def _check_depth(node: Any, file: str, reporter: Reporter) -> Any:
             hint="name a part with `def` or an equation",
         )
     )
-    return None
-
-
-# ---------------------------------------------------------------- messages
-
-_READABLE = {
-    "LPAR": "`(`", "RPAR": "`)`", "LSQB": "`[`", "RSQB": "`]`", "LBRACE": "`{`", "RBRACE": "`}`",
-    "EQUAL": "`=`", "TILDE": "`~`", "COMMA": "`,`", "COLON": "`:`", "NAME": "a name",
-    "NUMBER": "a number", "STRING": "a text", "_NL": "a new line", "$END": "the end of the line",
-    "PIPE": "`>>`", "DOT": "`.`", "__ANON_0": "`..`", "BAR": "`|`", "CARET": "`^`",
-}  # fmt: skip
-_OPERAND = {"NAME", "NUMBER", "STRING", "LPAR", "LSQB", "MINUS", "TRUE", "FALSE", "FN"}
-_OPERATOR = {"PIPE", "ADD", "MINUS", "MUL", "CARET", "BAR", "COMPARE"}
-
-
-def _unexpected(fault: UnexpectedToken, line: Line, file: str) -> Diagnostic:
-    token = fault.token
-    expected = _expected_text(set(fault.accepts or fault.expected))
-    at_end = token.type == "$END"
-    previous = _previous(token, line)
-    hint = _syntax_hint(token, previous, line)
-    if at_end:
-        last = line.tokens[-1]
-        end = token_span(last, file)
-        place = Span(file, last.end_line or end.line, last.end_column or end.column, end.end, end.end)
-        return Diagnostic("E205", f"the statement ends too early: expected {expected}", place,
-                          hint=hint)  # fmt: skip
-    code = "E201"
-    word = str(token)
-    if token.type in {w.upper() for w in (*STATEMENT_WORDS, *EXPRESSION_WORDS)}:
-        if "NAME" in (fault.accepts or fault.expected):
-            code = "E206"
-    found = "a new line" if token.type == "_NL" else f"`{word}`"
-    return Diagnostic(code, f"unexpected {found}: expected {expected}", token_span(token, file),
-                      hint=hint)  # fmt: skip
-
-
-def _previous(token: Token, line: Line) -> Token | None:
-    before = [t for t in line.tokens if (t.start_pos or 0) < (token.start_pos or 0)]
-    if token.type == "$END":
-        return line.tokens[-1]
-    return before[-1] if before else None
-
-
-def _expected_text(kinds: set[str]) -> str:
-    kinds = set(kinds)
-    words: list[str] = []
-    if "NAME" in kinds and "NUMBER" in kinds:
-        words.append("an expression")
-        kinds -= _OPERAND | {"REDUCER", "NOT", "IF"}
-    if len(kinds & _OPERATOR) >= 3:
-        words.append("an operator")
-        kinds -= _OPERATOR | {"AND", "OR", "AS", "__ANON_0", "LPAR", "LSQB", "DOT"}
-    statement_words = {w.upper() for w in STATEMENT_WORDS}
-    if len(kinds & statement_words) > 3:
-        words.append("a statement")
-        kinds -= statement_words | {"NAME"}
-    words += sorted(_READABLE.get(k, f"`{k.lower()}`") for k in kinds)
-    if len(words) == 1:
-        return words[0]
-    return ", ".join(words[:-1]) + " or " + words[-1]
-
-
-def _syntax_hint(token: Token, previous: Token | None, line: Line) -> str | None:
-    before = previous.type if previous is not None else ""
-    kind, word = token.type, str(token)
-    if kind == "EQUAL" and before == "EQUAL":
-        return "`==` compares, `=` defines"
-    if kind == "EQUAL" and any(t.type == "EQUAL" for t in line.tokens[:-1]):
-        return "one `=` a statement; `==` compares"
-    if kind == "IF" and before in ("PIPE", "ADD", "MUL", "MINUS", "BAR", "LPAR"):
-        return "put the condition in brackets: `(if c then f else g)`"
-    if kind == "MUL" and before == "MUL":
-        return "a power is written `^`"
-    if kind == "NAME" and before == "NUMBER":
-        return "write the multiplication: `2*x`"
-    if kind in ("NAME", "NUMBER") and before in ("NAME", "RPAR", "RSQB"):
-        return "an operator, a comma or a new line is missing before it"
-    if word in ("def", "input", "param") and before not in ("_NL", "LBRACE"):
-        return "a statement starts on a line of its own"
-    if kind == "$END" and before == "RPAR" and not any(
-        t.type in ("EQUAL", "TILDE") for t in line.tokens
-    ):
-        return "a result needs a name: `y = ...`, or `output ...`"
-    if kind == "ELSE" or (kind == "$END" and any(t.type == "IF" for t in line.tokens)):
-        return "a condition reads `if c then f else g`"
     return None
 
 
@@ -298,12 +244,10 @@ class _Build(Transformer_NonRecursive):
         return s.Unary(str(c[0]), c[1], self.at(meta))
 
     def interval(self, meta: Any, c: list) -> s.Interval:
-        return s.Interval(c[0], c[1], self.at(meta))
+        return s.Interval(c[0], c[2], self.at(meta))
 
     def pipe(self, meta: Any, c: list) -> s.Pipe:
-        left, _, right = c
-        parts = left.parts if isinstance(left, s.Pipe) else (left,)
-        return s.Pipe((*parts, right), self.at(meta))
+        return s.Pipe(tuple(x for x in c if not isinstance(x, Token)), self.at(meta))
 
     def reduction(self, meta: Any, c: list) -> s.Reduction:
         return s.Reduction(str(c[0]), c[1], c[3], c[4], self.at(meta))
@@ -376,5 +320,3 @@ class _Build(Transformer_NonRecursive):
 
     def fn(self, meta: Any, c: list) -> s.Fn:
         return s.Fn(c[1], c[2], self.at(meta))
-
-

@@ -398,6 +398,9 @@ class Output:
     span: Span = _span()
 
 
+STATEMENTS = (
+    Equation, Draw, Definition, Factor, Fix, Iterate, Input, Param, Index, Const, State, Output
+)  # fmt: skip
 Statement = Union[
     Equation, Draw, Definition, Factor, Fix, Iterate, Input, Param, Index, Const, State, Output
 ]  # fmt: skip

@@ -8,7 +8,9 @@ Two dims that simplify to the same polynomial are equal, so ``(2*H)//2 == H`` ho
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Union
@@ -117,7 +119,9 @@ class Dim:
     def __str__(self) -> str:
         parts: list[str] = []
         for monomial, coefficient in sorted(self.terms, key=_print_key):
-            factors = [_factor(atom, len(monomial) > 1 or abs(coefficient) != 1) for atom in monomial]
+            factors = [
+                _factor(atom, len(monomial) > 1 or abs(coefficient) != 1) for atom in monomial
+            ]
             if not factors:
                 body = str(abs(coefficient))
             elif abs(coefficient) == 1:
@@ -217,8 +221,30 @@ def symbols_of(dim: DimLike) -> frozenset[str]:
     return dim.symbols if isinstance(dim, Dim) else frozenset()
 
 
+_UNDECIDED: ContextVar[list[tuple[DimLike, DimLike]] | None] = ContextVar("undecided", default=None)
+
+
+@contextmanager
+def collect_undecided() -> Iterator[list[tuple[DimLike, DimLike]]]:
+    """Gather the pairs that :func:`compare` could not decide, to be required equal later."""
+    pairs: list[tuple[DimLike, DimLike]] = []
+    token = _UNDECIDED.set(pairs)
+    try:
+        yield pairs
+    finally:
+        _UNDECIDED.reset(token)
+
+
 def compare(a: DimLike, b: DimLike) -> bool | None:
     """True when equal for all sizes, False when never equal, None when it depends on sizes."""
+    verdict = _compare(a, b)
+    pairs = _UNDECIDED.get()
+    if verdict is None and pairs is not None and a != 1 and b != 1:
+        pairs.append((a, b))
+    return verdict
+
+
+def _compare(a: DimLike, b: DimLike) -> bool | None:
     if a == b:
         return True
     difference = a - b

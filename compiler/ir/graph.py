@@ -95,7 +95,9 @@ class Graph:
 
     def users(self, index: int) -> list[tuple[int, int, int]]:
         """``(consumer, operand position, result read)`` for every edge out of the node, sorted."""
-        return sorted((u, key, r) for _, u, key, r in self._net.out_edges(index, keys=True, data="result"))
+        return sorted(
+            (u, key, r) for _, u, key, r in self._net.out_edges(index, keys=True, data="result")
+        )
 
     def order(self) -> list[int]:
         """All nodes, producers first; ties broken by number, so the order is canonical."""

@@ -46,7 +46,19 @@ class Setting:
     choices: tuple[str, ...] = ()
 
 
-KINDS = ("int", "ints", "float", "number", "numbers", "bool", "str", "choice", "dtype", "shape", "rule")
+KINDS = (
+    "int",
+    "ints",
+    "float",
+    "number",
+    "numbers",
+    "bool",
+    "str",
+    "choice",
+    "dtype",
+    "shape",
+    "rule",
+)
 """``int`` a whole number or size; ``ints`` one or a list of them; ``float`` any real number;
 ``number`` int or float kept as given; ``numbers`` a list; ``shape`` a list of sizes; ``rule`` an
 initialiser such as ``he`` or ``normal(0, 0.01)``."""
