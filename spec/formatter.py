@@ -39,7 +39,7 @@ def format_formula(text: str, file: str = "formula") -> str:
     reporter = Reporter({file: text})
     tree = parse_formula(text, 0, len(text), file, reporter)
     reporter.raise_if_failed()
-    styled = _styled(text, 0, len(text), file, () if tree is None else (tree,))
+    styled = _styled(text, 0, len(text), () if tree is None else (tree,), formula=True)
     again = parse_formula(styled, 0, len(styled), file, reporter)
     assert again == tree and _comments(styled) == _comments(text), "formatting changed a formula"
     return styled.removesuffix("\n")
@@ -152,7 +152,7 @@ def _format(text: str, start: int, end: int, file: str, sources: dict[str, str])
     reporter = Reporter(sources)
     trees = parse_model(text, start, end, file, reporter)
     reporter.raise_if_failed()
-    styled = _styled(text, start, end, file, trees)
+    styled = _styled(text, start, end, trees)
     again = parse_model(styled, 0, len(styled), file, reporter)
     same = again == trees and _comments(styled) == _comments(text[start:end])
     assert same, "formatting changed a model"
@@ -178,9 +178,9 @@ def _find_comments(text: str, start: int, end: int) -> list[_Comment]:
 
 
 def _styled(
-    text: str, start: int, end: int, file: str, trees: tuple[s.Statement | s.Expr, ...]
+    text: str, start: int, end: int, trees: tuple[s.Statement | s.Expr, ...], formula: bool = False
 ) -> str:
-    stream = _stream(text, start, end, file)
+    stream = _stream(text, start, end, formula)
     spaces = _spaces(stream, _tight_operators(stream, trees))
     _keep_breaks(stream, spaces)
     chains = _chains(stream, trees)
@@ -190,11 +190,10 @@ def _styled(
     return "".join(row + "\n" for row in _print(rows))
 
 
-def _stream(text: str, start: int, end: int, file: str) -> _Stream:
+def _stream(text: str, start: int, end: int, formula: bool) -> _Stream:
     tokens: list[Token] = []
     statements: set[int] = set()
-    fresh = True
-    for line in lines(lexer(), text, start, end, file, Reporter()):
+    for line in lines(lexer(), text, start, end, "", Reporter(), formula):
         fresh = True
         for token in line.tokens:
             if token.type == "_NL":

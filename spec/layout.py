@@ -47,12 +47,15 @@ def token_span(token: Token, file: str) -> Span:
     return Span(file, token.line or 0, token.column or 0, token.start_pos or 0, token.end_pos or 0)
 
 
-def lines(lexer: Lark, text: str, start: int, end: int, file: str, to: Reporter) -> list[Line]:
-    """Split ``text[start:end]`` into statements.
+def lines(
+    lexer: Lark, text: str, start: int, end: int, file: str, to: Reporter, formula: bool = False
+) -> list[Line]:
+    """Split ``text[start:end]`` into statements, or into one line when it is a formula.
 
     A statement with a fault of layout (brackets, strange characters) is reported once and left out.
+    In a formula no word is a statement's.
     """
-    splitter = _Splitter(file, to)
+    splitter = _Splitter(file, to, formula)
     waiting: Token | None = None
     for token in lexer.lex(TextSlice(text, start, end)):
         if waiting is not None:
@@ -69,10 +72,12 @@ def lines(lexer: Lark, text: str, start: int, end: int, file: str, to: Reporter)
 class _Splitter:
     file: str
     to: Reporter
+    formula: bool
     result: list[Line] = field(default_factory=list)
     current: list[Token] = field(default_factory=list)
     stack: list[tuple[Token, bool]] = field(default_factory=list)  # bracket, encloses statements
     first: Token | None = None  # of the innermost statement
+    reducer_end: Token | None = None  # the last brace that closed no block
     pending: Token | None = None
     broken: bool = False  # the current statement has a fault that was reported
     stopped: bool = False
@@ -93,16 +98,10 @@ class _Splitter:
             self.fault(_bad_character(token, self.file))
             return
         last = self.current[-1] if self.current else None
-        fresh = (
-            last is None
-            or last.type == "_NL"
-            or (last.type == "LBRACE" and self.in_statements and bool(self.stack))
-        )
-        if fresh and self.in_statements:
+        fresh = self.in_statements and (last is None or last.type in ("_NL", "LBRACE"))
+        if fresh:
             self.first = token
-            token = _keyword(token, True)
-        else:
-            token = _keyword(token, False)
+        token = _keyword(token, fresh and not (last is None and self.formula))
         if token.type in OPENING:
             self.open(token)
         elif token.type in CLOSING:
@@ -118,8 +117,9 @@ class _Splitter:
             and not (self.in_statements and _cannot_go_on(self.current[-1], token, following))
         )
         if not self.in_statements:
+            last = self.current[-1]
             column = (self.first or token).column or 0
-            if not _starts_statement(self.current[-1], column, token, following):
+            if last is self.reducer_end or not _starts_statement(last, column, token, following):
                 return
             self.fault(_unclosed(self.stack[-1][0], token, self.file))
             goes_on = False
@@ -161,7 +161,9 @@ class _Splitter:
             fits.pop()
             self.stack.pop()
         if self.stack:
-            self.stack.pop()
+            _, is_block = self.stack.pop()
+            if token.type == "RBRACE" and not is_block:
+                self.reducer_end = token
 
     def fault(self, diagnostic: Diagnostic) -> None:
         # The first fault of a statement causes the others: only it is told.
@@ -173,6 +175,7 @@ class _Splitter:
 
 
 def _keyword(token: Token, fresh: bool) -> Token:
+    """The token, as a keyword if it is one; ``fresh`` where a statement may start."""
     if token.type != "NAME":
         return token
     word = str(token)
@@ -188,8 +191,8 @@ def _joins(last: Token, following: Token) -> bool:
 
 def _cannot_go_on(last: Token, token: Token, following: Token | None) -> bool:
     """Whether a line is a new statement although the one before ends with an operator."""
-    after = following.type if following is not None else ""
-    if token.type != "NAME" or str(token) in EXPRESSION_WORDS or last.type == "COMMA":
+    after = _keyword(following, False).type if following is not None else ""
+    if _keyword(token, False).type != "NAME" or last.type in ("COMMA", "COLON"):
         return False
     declares = str(token) in STATEMENT_WORDS and after in ("NAME", "COLON")
     return declares or after in ("EQUAL", "TILDE")
@@ -207,9 +210,9 @@ def _starts_statement(last: Token, column: int, token: Token, following: Token |
 
     ``last`` is the token before it, ``column`` where the open statement starts.
     """
-    if token.type != "NAME" or str(token) in EXPRESSION_WORDS:
+    if _keyword(token, False).type != "NAME":
         return False
-    after = following.type if following is not None else ""
+    after = _keyword(following, False).type if following is not None else ""
     if str(token) in STATEMENT_WORDS and after == "NAME":
         return True
     if (token.column or 0) > column:

@@ -63,7 +63,7 @@ def parse_model(
 
 def parse_formula(text: str, start: int, end: int, file: str, reporter: Reporter) -> s.Expr | None:
     """One expression that fills ``text[start:end]``."""
-    rows = lines(lexer(), text, start, end, file, reporter)
+    rows = lines(lexer(), text, start, end, file, reporter, formula=True)
     if not rows:
         return None
     if len(rows) > 1:

@@ -361,8 +361,8 @@ def _relax(
             if not near[i]:
                 continue
             wanted = _median([x[j] for j in near[i]])
-            least = max((x[j] + space for j, space in left[i].items()), default=wanted)
-            most = min((x[j] - space for j, space in right[i].items()), default=wanted)
+            least = max((x[j] + space for j, space in left[i].items()), default=-math.inf)
+            most = min((x[j] - space for j, space in right[i].items()), default=math.inf)
             x[i] = max(least, min(most, wanted))
 
 

@@ -165,7 +165,7 @@ class Graph:
 
     def add_constant(self, array: np.ndarray, dtype: str, span: Span | None = None) -> Value:
         """A constant tensor, stored once by content."""
-        array = np.ascontiguousarray(array)
+        array = np.array(array, order="C")  # ascontiguousarray would turn a scalar into [1]
         digest = content_hash(array)
         self.constants[digest] = array
         kind = TensorType(dtype, array.shape)

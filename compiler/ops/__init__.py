@@ -9,6 +9,7 @@ from . import dropout as dropout
 from . import elementwise as elementwise
 from . import gather as gather
 from . import initialise as initialise
+from . import language as language
 from . import leaves as leaves
 from . import linalg as linalg
 from . import losses as losses

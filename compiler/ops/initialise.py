@@ -21,6 +21,8 @@ from ..ir.types import DTYPES
 from .base import OpError
 
 Shape = tuple[int, ...]
+VALUES = "values"
+"""The rule ``("values", nested numbers)``: given values, as in ``param p : simplex[2] = [0.2, 0.8]``."""
 
 
 def initialise(
@@ -32,18 +34,9 @@ def initialise(
     f64 parameters agree to rounding. Raises :class:`OpError` E408 for an unknown or ill-formed
     rule and E101 for a shape that the rule cannot fill.
     """
-    name, *numbers = (rule,) if isinstance(rule, str) else rule
-    found = RULES.get(name)
-    if found is None:
-        raise OpError("E408", f"unknown initialiser {name}", _suggest(str(name)))
-    fewest, most = found.numbers
-    if not fewest <= len(numbers) <= most:
-        wanted = str(most) if fewest == most else f"{fewest} to {most}"
-        what = f"{wanted} number{'s' if most != 1 else ''}"
-        raise OpError("E408", f"initialiser {name} takes {what}, found {list(numbers)}", found.doc)
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise OpError("E408", f"initialiser {name} takes numbers, found {number!r}", found.doc)
+    if not isinstance(rule, str) and rule[0] == VALUES:
+        return np.ascontiguousarray(np.broadcast_to(np.asarray(rule[1]), shape), DTYPES[dtype])
+    found, numbers = check_rule(rule)
     values = found.fill(generator(seed, path), tuple(shape), *numbers)
     return np.ascontiguousarray(values, DTYPES[dtype])
 
@@ -61,6 +54,23 @@ class Rule:
     fill: Callable[..., np.ndarray]
     numbers: tuple[int, int]
     doc: str
+
+
+def check_rule(rule: str | Sequence[Any]) -> tuple[Rule, Sequence[float]]:
+    """The rule's row and its numbers; raises :class:`OpError` E408 when it is not one."""
+    name, *numbers = (rule,) if isinstance(rule, str) else rule
+    found = RULES.get(name)
+    if found is None:
+        raise OpError("E408", f"unknown initialiser {name}", _suggest(str(name)))
+    fewest, most = found.numbers
+    if not fewest <= len(numbers) <= most:
+        wanted = str(most) if fewest == most else f"{fewest} to {most}"
+        what = f"{wanted} number{'s' if most != 1 else ''}"
+        raise OpError("E408", f"initialiser {name} takes {what}, found {list(numbers)}", found.doc)
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise OpError("E408", f"initialiser {name} takes numbers, found {number!r}", found.doc)
+    return found, numbers
 
 
 # ---------------------------------------------------------------- plain values

@@ -250,6 +250,7 @@ def _apply_fn(block: FnBlock, value: Any, env: Env, span: Span) -> Any:
 
 def run_body(body: s.Block, bound: dict[str, Any], value: Any, defined: Env, env: Env) -> Any:
     """Statements of a body; the value is what they output."""
+    from .declarations import register_symbols
     from .outputs import body_result
     from .scope import Scope
 
@@ -257,6 +258,7 @@ def run_body(body: s.Block, bound: dict[str, Any], value: Any, defined: Env, env
         env.elab, body.body, env.builder, env.path, defined.scope, bound, value, env.depth
     )
     scope.declare()
+    register_symbols(scope, body.body)
     result = body_result(scope, body)
     if is_block(result) and value is not None:
         return apply(result, value, env, body.span)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ...compiler.ir.dims import Dim, DimLike, compare, is_symbol, substitute, symbol
-from ...compiler.ir.graph import Graph
+from ...compiler.ir.graph import Graph, Value
 from ...compiler.ir.types import Span, TensorType
 from ..diagnostics import Diagnostic, Reporter
 from .builder import MAX_NODES, MAX_TENSOR_BYTES, GraphBuilder, Weight, constraint, size_text
@@ -29,16 +29,20 @@ class Elaborator:
         self.weights: dict[str, Weight] = {}
         self.symbols: set[str] = set()
         self.rehearsing = 0
-        self.defaults: Mapping[str, Mapping[str, Any]] = {}
-        self.load_spec: Callable[[str, Span], Any] | None = None
+        self.resolver: Callable[[str], Any] | None = None
+        self.fix_settings: dict[str, Any] = {}
+        self.open_sizes: dict[str, str] = {}
+        self.using: list[str] = []
+        self.supports: dict[str, Any] = {}
         self.batch: DimLike = symbol(BATCH)
-        self.rows: list[Any] = []
         self._batches = {inner: Axis(BATCH, self.batch, kind="batch", number=0, inner=inner)
                          for inner in (False, True)}  # fmt: skip
         self._nodes = 0
         self._steps = 0
         self._local = 0
         self._random = 0
+        self._key: Value | None = None
+        self._statements: dict[int, list[tuple[str, Value]]] = {}
         self.builder = GraphBuilder(self, Graph(name))
 
     # ------------------------------------------------------------ messages
@@ -103,7 +107,9 @@ class Elaborator:
     def open_size(self, name: str) -> Dim:
         """A size of a definition's own, to be solved by what it meets."""
         self._local += 1
-        return symbol(f"{name}_{self._local}__")
+        made = f"{name}_{self._local}__"
+        self.open_sizes[made] = name
+        return symbol(made)
 
     def batch_axis(self, inner: bool) -> Axis:
         """The label of the batch."""
@@ -131,6 +137,20 @@ class Elaborator:
         graph = self.builder.graph
         if not any(c.left == found.left and c.right == found.right for c in graph.constraints):
             graph.constraints.append(found)
+
+    def random_key(self) -> Value:
+        """The graph's input that random ops read: (seed, step)."""
+        if self._key is None:
+            self._key = self.builder.graph.add_input("key", TensorType("u64", (2,)))
+        return self._key
+
+    def statements(self, scope: Any) -> list[tuple[str, Value]]:
+        """The nodes of a file's ``~`` and ``factor`` statements, made once."""
+        from .random_variables import emit_statements
+
+        if id(scope) not in self._statements:
+            self._statements[id(scope)] = emit_statements(scope)
+        return self._statements[id(scope)]
 
     def next_random(self, path: str) -> str:
         """A path of its own for each random op."""

@@ -213,9 +213,14 @@ def _rename(row: s.Equation, own: str, index: str, offset: int) -> s.Equation:
     return replace(row, value=_substitute(row.value, own, shifted))
 
 
+def rename(node: Any, name: str, by: str) -> Any:
+    """The syntax with one name exchanged for another."""
+    return _substitute(node, name, s.Name(by))
+
+
 def _substitute(node: Any, name: str, by: Any) -> Any:
     if isinstance(node, s.Name):
-        return by if node.id == name else node
+        return replace(by, span=node.span) if node.id == name else node
     if isinstance(node, tuple):
         return tuple(_substitute(item, name, by) for item in node)
     if not hasattr(node, "span"):
@@ -580,3 +585,4 @@ def _counts(low: DimLike, domain: Domain) -> bool:
         return False
     after = low - (domain.low + domain.size)
     return not (isinstance(after, int) and after >= 0)
+

@@ -69,6 +69,8 @@ class Scope:
         self.cycles: dict[str, tuple[str, ...]] = {}
         self.defaults: Mapping[str, Mapping[str, Any]] | None = None
         self.shared: dict[int, list[Any]] = {}
+        self.given_inputs: Mapping[str, Any] = {}
+        self.file: Any = None
         self.env = Env(elab, self, builder, path, self.bound, input, depth=depth)
 
     # ------------------------------------------------------------ filling

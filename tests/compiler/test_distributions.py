@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, stats
 from tilth.compiler.ir.dims import symbol
 from tilth.compiler.ir.types import TensorType
-from tilth.compiler.ops import OpError, infer
+from tilth.compiler.ops import OPS, OpError, infer
 from tilth.compiler.ops.distributions import DISTRIBUTIONS
 from tilth.compiler.ops.divergences import ENTROPY, KL
 
@@ -247,14 +247,12 @@ def test_reparameterised_samples_move_with_their_parameters(sample) -> None:
     np.testing.assert_allclose(sample("normal", (5,), 2.0, 3.0), 2 + 3 * z)
     np.testing.assert_allclose(
         sample("normal", (2, 3), [0.0, 10, 20], 1.0),
-        sample("normal", (2, 3), 0.0, 1.0) + [0, 10, 20],
+        sample("normal", (2, 3), 0.0, 1.0) + np.array([0, 10, 20]),
     )
 
 
 def expectation(name: str, params: tuple, function) -> float:
     """The expected value of a function of the value, by quadrature or summation."""
-    from tilth.compiler.ops import OPS
-
     density = OPS["log_prob"].reference
     assert density is not None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,8 +110,6 @@ def test_values_are_freed_after_their_last_reader(monkeypatch) -> None:
 
 
 def _with_reference(name: str, reference: Any) -> Any:
-    from dataclasses import replace
-
     return replace(OPS[name], reference=reference)
 
 
@@ -170,7 +169,7 @@ def test_derived_sizes_and_constraints() -> None:
     )
     assert message("E805", g, fits, {}) == "the size H has no value"
     text = message("E802", g, fits, {}, bindings={"H": 2})
-    assert "input x: expected f32[N, 2*H] (that is f32[N, 4])" in text or "f32[4, 4]" in text
+    assert text == "input x: expected f32[N, 2*H] (that is f32[4, 4]), found [4, 6]"
     text = message("E802", g, bad, {}, bindings={"H": 3})
     assert "N is 4 but T is 5: x and y are added (at 3:4)" in text
 
@@ -186,8 +185,6 @@ def test_sizes_that_could_not_be_compared_are_checked_when_known() -> None:
 
 
 def test_an_op_without_reference_is_refused(monkeypatch) -> None:
-    from dataclasses import replace
-
     g = Graph()
     g.set_output("y", emit(g, "neg", g.add_input("x", TensorType("f32", (1,)))))
     bare = replace(OPS["neg"], reference=None, why_no_reference="of a test")

@@ -272,6 +272,12 @@ def test_a_line_is_open_before_and_after_an_infix_operator(operator):
         ("y = [a,\n\n b]", 1),
         ("y = sum{k in 0..n\n if a} x[k]\nx = b", 2),
         ("index k : {a,\n  b\n}\nx = b", 2),
+        ("y = (sum{k}\nx[k])\nx = b", 2),
+        ("y = (a +\ninput as b)\nx = b", 2),
+        ("y = (a +\ninput and b)\nx = b", 2),
+        ("param a :\nreal = b\nx = b", 2),
+        ("output a,\ny = b\nx = b", 2),
+        ("y,\na = b", 1),
         ("y[k] = x[k]\n  for k in 0..n\n  if a", 1),
         ("y = if a\n then b\n else c", 1),
         ("fix {\n\n x = y\n\n y = x\n}\n", 1),
@@ -334,6 +340,8 @@ def test_each_faulty_statement_gives_one_message():
     "text, expected",
     [
         ("y = f(a\nx = 1", [("E203", 1)]),
+        ("y = f(a(b)\nx = 1", [("E203", 1)]),
+        ("y = (sum{k} a[k]\nx = 1", [("E203", 1)]),
         ("y = f(a,\ninput x : f32\nz = a b", [("E203", 1), ("E201", 3)]),
         ("y = f(a +\nx = 1\nz = )", [("E203", 1), ("E203", 3)]),
         ("y = f(a]\nx = 1", [("E203", 1)]),
@@ -370,6 +378,9 @@ def test_messages_name_what_was_expected_and_found():
 def test_one_formula():
     reporter = Reporter()
     assert parse_formula("  a +\n b", 0, 8, "m", reporter) == Binary("+", a, b)
+    assert formula("index + fix(output)") == Binary(
+        "+", Name("index"), call(Name("fix"), Name("output"))
+    )
     assert parse_formula(" # nothing", 0, 10, "m", reporter) is None
     assert not reporter.diagnostics
     assert parse_formula("a\nb", 0, 3, "m", reporter) is None

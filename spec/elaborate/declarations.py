@@ -1,0 +1,274 @@
+"""Declarations: inputs, parameters, indices, constants, states, and the sizes in their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...compiler.ir.dims import Dim, DimLike, symbol
+from ...compiler.ir.types import DTYPES, Span, TensorType
+from .. import syntax as s
+from ..diagnostics import nearest
+from .builder import join
+from .domains import domain_of
+from .elaborator import looks_like_size
+from .environment import Env
+from .errors import fail
+from .expressions import constant_of, evaluate, whole
+from .layers import rule_of
+from .values import Record, Tensor, describe, is_number
+
+if TYPE_CHECKING:
+    from .scope import Scope
+
+DOMAINS: dict[str, tuple[Any, ...]] = {
+    "real": ("normal", 0.0, 1.0),
+    "positive": ("ones",),
+    "unit": ("constant", 0.5),
+    "simplex": ("random_simplex",),
+    "symmetric": ("zeros",),
+    "posdef": ("identity",),
+}
+"""Domains of parameters, each with the initialiser it has unless one is given."""
+
+
+def declare(scope: Scope, statement: Any) -> None:
+    """Enter the names of a declaration."""
+    if isinstance(statement, s.Input):
+        if scope.parent is not None:
+            fail("E206", "inputs are declared at the top of a spec", statement.span,
+                 hint="a definition takes its tensors as `fn(x) { ... }`")  # fmt: skip
+        for name in statement.names:
+            scope.enter(name, statement.span, lambda n=name: _input(scope, n, statement), "input")
+    elif isinstance(statement, s.Param):
+        for name in statement.names:
+            scope.enter(name, statement.span, lambda n=name: _param(scope, n, statement), "param")
+    elif isinstance(statement, s.Index):
+        _declare_index(scope, statement)
+    elif isinstance(statement, s.Const):
+        def value() -> Any:
+            return constant_of(statement.value, scope.env, f"`{statement.name}`")
+
+        scope.enter(statement.name, statement.span, value, "const")
+    elif isinstance(statement, s.State):
+        scope.enter(statement.name, statement.span, lambda: _state(scope, statement), "state")
+
+
+def _declare_index(scope: Scope, statement: s.Index) -> None:
+    for name in statement.names:
+        scope.enter(
+            name, statement.span, lambda n=name: domain_of(statement.domain, scope.env, n), "index"
+        )
+    if isinstance(statement.domain, s.NameSet):
+        for place, member in enumerate(statement.domain.names):
+            scope.enter(member, statement.domain.span, lambda place=place: place, "const")
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def register_symbols(scope: Scope, statements: Sequence[Any]) -> None:
+    """Names in shapes that nothing defines are symbolic sizes: the file's own or open ones."""
+    for statement in statements:
+        if not isinstance(statement, (s.Input, s.Param)):
+            continue
+        for dim in statement.type.dims:
+            for node in s.walk(dim):
+                if isinstance(node, s.Name) and _is_symbol(scope, node.id):
+                    _register(scope, node.id)
+
+
+def _is_symbol(scope: Scope, name: str) -> bool:
+    known = scope.find(name) is not None or scope.find_bound(name) is not None
+    return not known and looks_like_size(name) and name not in DTYPES
+
+
+def _register(scope: Scope, name: str) -> None:
+    scope.elab.symbols.add(name)
+    if scope.parent is None:
+        scope.symbols[name] = symbol(name)
+    elif name not in scope.symbols:
+        scope.symbols[name] = scope.elab.open_size(name)
+
+
+def dims_of(nodes: Sequence[Any], scope: Scope) -> tuple[DimLike, ...]:
+    """Sizes of a shape; an index's name means its size."""
+    return tuple(_dim(node, scope) for node in nodes)
+
+
+def _dim(node: Any, scope: Scope) -> DimLike:
+    env: Env = scope.env
+    sizes = {}
+    for inner in s.walk(node):
+        if isinstance(inner, s.Name):
+            found = scope.find(inner.id)
+            if found is not None and found[1].kind == "index":
+                sizes[inner.id] = found[0].force(found[1], inner.span).size
+            elif found is not None and found[1].kind == "equation":
+                value = found[0].force(found[1], inner.span)
+                if not is_number(value):
+                    fail("E409", "a size must be known while compiling", inner.span,
+                         describe(value))  # fmt: skip
+    size = whole(evaluate(node, env.bind(sizes)), node.span, "a size")
+    if isinstance(size, int) and size < 0:
+        fail("E106", "a size cannot be negative", node.span, str(size))
+    if isinstance(size, int) and size == 0:
+        fail("E106", "a size cannot be zero", node.span)
+    return size
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def _input(scope: Scope, name: str, statement: s.Input) -> Any:
+    kind = statement.type
+    graph = scope.elab.builder.graph
+    builder = scope.elab.builder
+    if kind.name == "table":
+        return _table(scope, name, kind)
+    if kind.name == "sparse":
+        return _sparse(scope, name, kind)
+    if kind.name in DTYPES:
+        dtype = kind.name
+    elif kind.name in DOMAINS:
+        dtype = scope.elab.float_dtype
+    else:
+        close = nearest(kind.name, [*DTYPES, *DOMAINS, "table", "sparse"])
+        hint = f"did you mean `{close}`?" if close else f"one of {', '.join(DTYPES)}"
+        fail("E104", f"unknown element type `{kind.name}`", kind.span, hint=hint)
+    given = scope.given_inputs.get(name)
+    if given is not None:
+        return given
+    full = TensorType(dtype, dims_of(kind.dims, scope))
+    scope.elab.check_size(full, f"input `{name}`", kind.span)
+    return Tensor(graph.add_input(name, full, statement.span), builder)
+
+
+def _table(scope: Scope, name: str, kind: s.TypeExpr) -> Record:
+    """``table[s, a]``: for each state and action, outcomes (probability, next, reward, done)."""
+    elab = scope.elab
+    sizes = dims_of(kind.dims, scope)
+    branch = symbol(f"{name}_outcomes")
+    elab.symbols.add(f"{name}_outcomes")
+    shape = (*sizes, branch)
+    types = {"probability": elab.float_dtype, "next": "i32", "reward": elab.float_dtype,
+             "done": elab.float_dtype}  # fmt: skip
+    fields = {
+        key: Tensor(elab.builder.graph.add_input(f"{name}.{key}", TensorType(dtype, shape),
+                                                 kind.span), elab.builder)
+        for key, dtype in types.items()
+    }  # fmt: skip
+    return Record("table", fields)
+
+
+def _sparse(scope: Scope, name: str, kind: s.TypeExpr) -> Record:
+    """``sparse[f32, V, V]``: compressed rows as dense tensors (indptr, index, value)."""
+    if len(kind.dims) != 3 or not isinstance(kind.dims[0], s.Name):
+        fail("E101", "a sparse matrix reads `sparse[f32, rows, columns]`", kind.span)
+    dtype = kind.dims[0].id
+    if dtype not in DTYPES:
+        fail("E104", f"unknown element type `{dtype}`", kind.dims[0].span)
+    rows, _ = dims_of(kind.dims[1:], scope)
+    count = symbol(f"{name}_entries")
+    graph, builder = scope.elab.builder.graph, scope.elab.builder
+    parts = {"indptr": ("i32", (rows + 1,)), "index": ("i32", (count,)), "value": (dtype, (count,))}
+    fields = {
+        key: Tensor(graph.add_input(f"{name}.{key}", TensorType(element, shape), kind.span),
+                    builder)
+        for key, (element, shape) in parts.items()
+    }  # fmt: skip
+    return Record("sparse", fields)
+
+
+def _param(scope: Scope, name: str, statement: s.Param) -> Tensor:
+    kind = statement.type
+    if kind.name not in DOMAINS:
+        if kind.name in DTYPES:
+            hint = f"write `real[...]`; `{kind.name}` is an element type, for inputs"
+        else:
+            close = nearest(kind.name, DOMAINS)
+            hint = f"did you mean `{close}`?" if close else f"one of {', '.join(DOMAINS)}"
+        fail("E607", f"unknown domain `{kind.name}`", kind.span, hint=hint)
+    shape = dims_of(kind.dims, scope)
+    if kind.name == "simplex" and not shape:
+        fail("E607", "a simplex has at least one axis", kind.span, hint="simplex[K]")
+    if kind.name in ("symmetric", "posdef"):
+        if len(shape) < 2 or shape[-1] != shape[-2]:
+            fail("E607", f"a {kind.name} parameter is square in its last two axes", kind.span)
+    rule = DOMAINS[kind.name]
+    if statement.init is not None:
+        rule = _initial(scope, statement, kind.name, shape)
+    full = TensorType(scope.elab.float_dtype, shape)
+    path = join(scope.path.base, name)
+    weight = scope.elab.weights.get(path)
+    if weight is not None and not weight.rehearsed and not scope.elab.rehearsing:
+        if scope.path.instance is None or path not in scope.path.instance.weights:
+            scope.elab.collision(path, statement.span)
+    value = scope.builder.param(path, full, rule, "param", kind.name, statement.span)
+    if scope.path.instance is not None:
+        root = scope.elab.weights[path]
+        scope.path.instance.weights[path] = (root.value, full)
+    return Tensor(value, scope.builder)
+
+
+def _initial(
+    scope: Scope, statement: s.Param, domain: str, shape: Sequence[DimLike]
+) -> tuple[Any, ...]:
+    node = statement.init
+    assert node is not None
+    if isinstance(node, s.Name) and scope.find(node.id) is None:
+        if node.id == "uniform" and domain == "simplex":
+            return ("uniform_simplex",)
+        if scope.find_bound(node.id) is None:
+            return rule_of(f"the start of `{statement.names[0]}`", node.id, scope.env, node.span)
+    value = evaluate(node, scope.env)
+    if isinstance(value, list):
+        _check_values(value, domain, shape, node.span)
+        return ("values", _tuples(value))
+    if is_number(value) and not isinstance(value, Dim):
+        _check_values([value], domain, shape, node.span)
+        return ("constant", float(value))
+    return rule_of(f"the start of `{statement.names[0]}`", value, scope.env, node.span)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else float(value)
+
+
+def _check_values(value: list[Any], domain: str, shape: Sequence[DimLike], span: Span) -> None:
+    """Starting values must lie in the domain: rows of a simplex sum to 1, and so on."""
+    if value and isinstance(value[0], list):
+        if shape and isinstance(shape[0], int) and len(value) != shape[0]:
+            fail("E103", "the start has another size", span, f"{len(value)} rows for {shape[0]}")
+        for row in value:
+            if not isinstance(row, list) or len(row) != len(value[0]):
+                fail("E103", "rows of the start differ in length", span)
+            _check_values(row, domain, shape[1:], span)
+        return
+    numbers = [float(x) for x in value if is_number(x)]
+    if domain == "simplex" and shape:
+        total = sum(numbers)
+        if abs(total - 1) > 1e-6 or any(x < 0 for x in numbers):
+            fail("E603", "probabilities must sum to 1", span, f"they sum to {total:g}")
+    if domain == "positive" and any(x <= 0 for x in numbers):
+        fail("E607", "a positive parameter starts above 0", span, str(min(numbers)))
+    if domain == "unit" and any(not 0 <= x <= 1 for x in numbers):
+        fail("E607", "a unit parameter lies between 0 and 1", span)
+
+
+def _state(scope: Scope, statement: s.State) -> Tensor:
+    """A value that a step updates: an operand here, its next value an output."""
+    start = constant_of(statement.value, scope.env, f"the start of `{statement.name}`")
+    if not is_number(start):
+        fail("E404", "a state starts as a number", statement.value.span, describe(start))
+    kind = TensorType(scope.elab.float_dtype, ())
+    value = scope.elab.builder.graph.add_input(statement.name, kind, statement.span)
+    index = value.node
+    graph = scope.elab.builder.graph
+    node = graph.node(index)
+
+    graph.set_node(index, replace(node, attrs={"state": float(start)}))
+    return Tensor(value, scope.elab.builder)
+
+

@@ -1,0 +1,165 @@
+"""The front door of elaboration: an envelope and its options in, a checked graph out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...compiler.ir.dims import Dim, DimLike, symbol
+from ...compiler.ir.graph import Graph
+from .. import syntax as s
+from ..diagnostics import Diagnostic, Reporter
+from ..envelope import Envelope
+from ..parser import parse_model
+from .builder import Path
+from .elaborator import Elaborator
+from .errors import ElaborationError, Poisoned
+from .scope import Scope
+
+Resolver = Callable[[str], "Envelope | None"]
+"""Finds another spec by name (for ``use:``)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An elaborated spec.
+
+    ``graph`` may hold symbolic sizes; ``options`` are the resolved constants. ``warnings`` are
+    diagnostics that do not stop anything.
+    """
+
+    name: str
+    variant: str | None
+    graph: Graph
+    options: Mapping[str, Any]
+    envelope: Envelope
+    statements: tuple[s.Statement, ...]
+    warnings: tuple[Diagnostic, ...]
+
+
+def elaborate(
+    envelope: Envelope,
+    reporter: Reporter,
+    variant: str | None = None,
+    overrides: Sequence[str] = (),
+    sizes: Mapping[str, int] | None = None,
+    resolver: Resolver | None = None,
+) -> Model:
+    """Elaborate a spec.
+
+    Parameters
+    ----------
+    envelope
+        The file as read by :func:`spec.envelope.read_envelope`.
+    reporter
+        Gets every diagnostic; faults of all statements are found in one run.
+    variant, overrides
+        Which variant, and ``NAME=VALUE`` option overrides.
+    sizes
+        Values of symbolic sizes (``{"H": 224}``), filled in before elaboration.
+    resolver
+        Finds the specs named under ``use:``.
+
+    Raises
+    ------
+    SpecError
+        When there is any error; it holds all diagnostics.
+    """
+    constants = envelope.options_for(variant, overrides)
+    options = {name: constant.value for name, constant in constants.items()}
+    chosen = variant if variant in envelope.variants else envelope.default_variant
+    document = envelope.document
+    reporter.sources[document.file] = document.text
+    start, end = envelope.model.span.start, envelope.model.span.end
+    statements = parse_model(document.text, start, end, document.file, reporter)
+    elab = Elaborator(reporter, envelope.name, _float_dtype(envelope, statements))
+    elab.resolver = resolver
+    elab.fix_settings = _fix_settings(envelope)
+    scope = file_scope(elab, envelope, statements, options, sizes or {})
+    _run(elab, scope, envelope)
+    reporter.raise_if_failed()
+    graph = _finish(elab)
+    warnings = tuple(d for d in reporter.diagnostics if d.severity == "warning")
+    return Model(envelope.name, chosen, graph, options, envelope, statements, warnings)
+
+
+def file_scope(
+    elab: Elaborator,
+    envelope: Envelope,
+    statements: Sequence[s.Statement],
+    options: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    path: Path | None = None,
+    builder: Any = None,
+) -> Scope:
+    """The scope of a whole file, with its options bound and its symbols known."""
+    from .declarations import register_symbols
+
+    bound: dict[str, Any] = {**sizes, **options}
+    scope = Scope(elab, statements, builder or elab.builder, path or Path(), None, bound)
+    scope.defaults = {
+        layer: {key: constant.value for key, constant in settings.values.items()}
+        for layer, settings in envelope.defaults.items()
+    }
+    scope.file = envelope
+    scope.declare()
+    register_symbols(scope, statements)
+    return scope
+
+
+def _float_dtype(envelope: Envelope, statements: Sequence[s.Statement]) -> str:
+    """Nets compute in float32; models with ``~`` or Bellman equations in float64."""
+    if envelope.dtype is not None:
+        return envelope.dtype
+    double = any(isinstance(x, (s.Draw, s.Factor, s.Fix)) for x in statements)
+    return "f64" if double else "f32"
+
+
+def _fix_settings(envelope: Envelope) -> dict[str, Any]:
+    solve = envelope.solve
+    found: dict[str, Any] = {}
+    if solve is not None:
+        found = {"tol": solve.tol, "max_steps": solve.max_steps}
+    return found
+
+
+def _run(elab: Elaborator, scope: Scope, envelope: Envelope) -> None:
+    from .imports import declare_uses
+    from .outputs import emit_outputs
+
+    _quiet(lambda: declare_uses(scope, envelope.use), elab)
+    for statement in scope.statements:
+        if isinstance(statement, (s.Input, s.State)):
+            names = statement.names if isinstance(statement, s.Input) else (statement.name,)
+            for name in names:
+                _quiet(lambda name=name: scope.force(scope.entries[name]), elab)
+    scope.force_all()
+    _quiet(lambda: emit_outputs(scope, envelope), elab)
+
+
+def _quiet(run: Callable[[], Any], elab: Elaborator) -> None:
+    """Report a fault instead of stopping, so that all faults are found in one run."""
+    try:
+        run()
+    except ElaborationError as fault:
+        elab.report(fault.diagnostic)
+    except (Poisoned, KeyError):
+        return
+
+
+def _finish(elab: Elaborator) -> Graph:
+    """Fill in solved sizes, drop what nothing needs."""
+    graph = elab.builder.graph
+    solved: dict[str, DimLike] = dict(elab.solved)
+    for name in elab.open_sizes:
+        if name not in solved:
+            solved[name] = symbol(elab.open_sizes[name])
+    graph.prune()
+    graph = graph.bind(solved)
+    graph.constraints = [
+        c for c in graph.constraints if isinstance(c.left - c.right, Dim)
+    ]
+    return graph
+
+

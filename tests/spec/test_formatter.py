@@ -1,0 +1,454 @@
+"""The formatter keeps trees and comments, is idempotent, and gives the page's look."""
+
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tilth.spec import syntax as s
+from tilth.spec.diagnostics import Reporter, SpecError
+from tilth.spec.formatter import format_formula, format_model, format_spec
+from tilth.spec.layout import EXPRESSION_WORDS, lines
+from tilth.spec.parser import lexer, parse_formula, parse_model
+from tilth.spec.render import render
+
+
+def parse(text):
+    reporter = Reporter({"m": text})
+    statements = parse_model(text, 0, len(text), "m", reporter)
+    reporter.raise_if_failed()
+    return statements
+
+
+# ---------------------------------------------------------------- random trees
+
+NAMES = ["x", "y_1", "W", "x'", "_", "index", "output", "sum", "E", "max", "n"]
+names = st.sampled_from(NAMES)
+targets = st.sampled_from(["y", "z", "s'", "W_2"])
+texts = st.text("abc{i+1}. #\"('é", max_size=6).map(lambda text: text.replace('"', ""))
+numbers = st.one_of(
+    st.integers(0, 10**6), st.floats(0, 1e30, allow_nan=False, allow_infinity=False)
+).map(s.Number)
+leaves = st.one_of(
+    names.map(s.Name), names.map(s.Name), numbers, texts.map(s.String), st.booleans().map(s.Boolean)
+)
+
+ATOM, POWER, LABEL, UNARY, TERM, PRODUCT, PIPE, SUM, SIDE, RANGE, COMPARISON, NOT, AND, OR, ANY = (
+    range(15)
+)
+BINARY = {  # operator: (how loose it binds, its left operand at most, its right operand at most)
+    "^": (POWER, ATOM, ATOM),
+    **dict.fromkeys("*/@%", (TERM, TERM, UNARY)),
+    **dict.fromkeys(("+", "-", "++"), (SUM, SUM, PIPE)),
+    "|": (SIDE, SIDE, SUM),
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), (COMPARISON, RANGE, RANGE)),
+    "and": (AND, AND, NOT),
+    "or": (OR, OR, AND),
+}
+
+
+def is_reduction(node):
+    inner = isinstance(node, s.Unary) and node.op == "-" and is_reduction(node.operand)
+    return inner or isinstance(node, s.Reduction)
+
+
+def looseness(node):
+    match node:
+        case s.Binary(op, _, right):
+            return PRODUCT if is_reduction(right) and op in "*/@%" else BINARY[op][0]
+        case s.Unary("-", _):
+            return PRODUCT if is_reduction(node) else UNARY
+        case s.Reduction():
+            return PRODUCT
+        case s.Label():
+            return LABEL
+        case s.Unary():
+            return NOT
+        case s.Pipe():
+            return PIPE
+        case s.Interval():
+            return RANGE
+        case s.Conditional():
+            return ANY
+    return ATOM
+
+
+def fit(node, most):
+    return node if looseness(node) <= most else s.Group(node)
+
+
+def fit_unary(node):
+    return node if is_reduction(node) else fit(node, UNARY)
+
+
+def binary(op, left, right):
+    _, most_left, most_right = BINARY[op]
+    if op in "*/@%":
+        return s.Binary(op, fit(left, most_left), fit_unary(right))
+    if op == "^" and isinstance(right, s.Unary) and right.op == "-":
+        return s.Binary(op, fit(left, ATOM), s.Unary("-", fit(right.operand, ATOM)))
+    return s.Binary(op, fit(left, most_left), fit(right, most_right))
+
+
+def few(strategy, least=1, most=3):
+    return st.lists(strategy, min_size=least, max_size=most).map(tuple)
+
+
+def arguments(expr):
+    return st.one_of(
+        st.builds(s.Argument, expr),
+        st.builds(s.Argument, expr, names),
+        st.builds(s.Argument, expr, st.none(), expr),
+    )
+
+
+def clauses(expr):
+    binder = st.builds(s.Binder, few(few(names, 1, 2), 1, 2), expr)
+    return st.builds(s.ForClause, few(binder, 1, 2), st.none() | expr)
+
+
+def blocks(expr):
+    return st.builds(s.Block, few(simple_statements(expr), 1, 2))
+
+
+def larger(expr):
+    items = few(expr | st.just(s.WholeAxis()), 1, 2)
+    atoms = expr.map(lambda node: fit(node, ATOM))
+    return st.one_of(
+        st.builds(s.Call, atoms, few(arguments(expr), 0, 3)),
+        st.builds(s.Subscript, atoms, items),
+        st.builds(s.Member, atoms, names),
+        st.builds(lambda e: s.Unary("-", fit_unary(e)), expr),
+        st.builds(lambda e: s.Unary("not", fit(e, NOT)), expr),
+        st.builds(binary, st.sampled_from(sorted(BINARY)), expr, expr),
+        st.builds(binary, st.sampled_from("*/+-"), expr, expr),
+        few(expr.map(lambda e: fit(e, PRODUCT)), 2, 5).map(s.Pipe),
+        st.builds(lambda a, b: s.Interval(fit(a, SIDE), fit(b, SIDE)), expr, expr),
+        st.builds(lambda e, name: s.Label(fit(e, POWER), name), expr, names),
+        st.builds(lambda e, text: s.Label(fit(e, POWER), text, True), expr, texts),
+        expr.map(s.Group),
+        few(expr, 1, 3).map(s.Tuple),
+        few(expr, 0, 3).map(s.List),
+        st.builds(s.Comprehension, expr, clauses(expr)),
+        st.builds(s.Conditional, expr, expr, expr),
+        st.builds(
+            s.Reduction,
+            st.sampled_from(["sum", "max", "lse", "E"]),
+            few(st.tuples(names, st.none() | expr), 1, 2),
+            st.none() | expr,
+            expr.map(lambda e: fit(e, PRODUCT)),
+        ),
+        st.builds(s.Fn, few(names, 1, 2), blocks(expr)),
+    )
+
+
+def simple_statements(expr):
+    items = st.none() | few(expr | st.just(s.WholeAxis()), 1, 2)
+    sides = few(st.builds(s.Target, targets, items), 1, 2)
+    types = st.builds(s.TypeExpr, st.sampled_from(["f32", "real"]), few(expr, 0, 2))
+    results = st.builds(s.Result, expr, st.none() | names)
+    return st.one_of(
+        st.builds(s.Equation, sides, expr, st.none() | clauses(expr)),
+        st.builds(s.Draw, sides, expr, st.none() | clauses(expr)),
+        st.builds(s.Factor, expr, st.none() | clauses(expr)),
+        st.builds(s.Input, few(names, 1, 2), types),
+        st.builds(s.Param, few(names, 1, 2), types, st.none() | expr),
+        st.builds(s.Index, few(names, 1, 2), expr | few(names).map(s.NameSet)),
+        st.builds(s.Const, names, expr),
+        st.builds(s.State, names, expr),
+        st.builds(s.Output, few(results, 1, 2)),
+    )
+
+
+def all_statements(expr):
+    parameters = few(st.builds(s.Parameter, names, st.none() | expr), 0, 2)
+    options = few(arguments(expr), 0, 2)
+    return st.one_of(
+        simple_statements(expr),
+        st.builds(s.Definition, names, parameters, expr | blocks(expr)),
+        st.builds(s.Fix, options, blocks(expr)),
+        st.builds(s.Iterate, options, blocks(expr), expr),
+    )
+
+
+expressions = st.recursive(leaves, larger, max_leaves=12)
+statements = all_statements(expressions)
+models = st.lists(statements, min_size=1, max_size=3)
+quick = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@quick
+@given(expressions)
+def test_a_random_expression_comes_back(tree):
+    text = render(tree)
+    reporter = Reporter()
+    assert parse_formula(text, 0, len(text), "m", reporter) == tree
+    assert format_formula(text) == text
+
+
+@quick
+@given(statements)
+def test_a_random_statement_comes_back(tree):
+    text = render(tree)
+    assert parse(text) == (tree,)
+    assert format_model(text) == text
+
+
+# ---------------------------------------------------------------- random comments and line breaks
+
+INFIX = {
+    ">>", "+", "-", "++", "*", "/", "@", "%", "^", "|", "..", "==", "!=", "<", "<=", ">", ">=",
+    "and", "or", "as", "in",
+}  # fmt: skip
+BREAKS = ["\n", "\n\n\n", "  # a\n", " # b (\n\n", "\n  # c {\n", '\n#d\n\n   # e = "\n', "\t\n  "]
+
+
+def gaps(text):
+    """Offsets between tokens where the text may be broken, and those where a statement starts."""
+    inside, between = [], [0]
+    for line in lines(lexer(), text, 0, len(text), "m", Reporter()):
+        opened = []
+        for i, token in enumerate(line.tokens):
+            if i and token.type != "_NL" and line.tokens[i - 1].type != "_NL":
+                before = line.tokens[i - 1]
+                free = bool(opened) and opened[-1]
+                joined = before.value in INFIX or token.value in INFIX
+                # `sum` and `{` must touch, and so must nothing else.
+                if (free or joined) and before.type != "REDUCER":
+                    inside.append(token.start_pos)
+                if before.type == "LBRACE" and not free:
+                    between.append(token.start_pos)
+            if token.type in ("LPAR", "LSQB"):
+                opened.append(True)
+            elif token.type == "LBRACE":
+                opened.append(line.tokens[i - 1].type in ("REDUCER", "COLON"))
+            elif token.type in ("RPAR", "RSQB", "RBRACE"):
+                opened.pop()
+        between.append(line.tokens[-1].end_pos)
+    return inside, between
+
+
+@quick
+@given(models, st.data())
+def test_comments_and_breaks_are_kept(trees, data):
+    plain = "".join(map(render, trees))
+    inside, between = gaps(plain)
+    chosen = data.draw(st.sets(st.sampled_from(inside + between), max_size=6))
+    messy = plain
+    for offset in sorted(chosen, reverse=True):
+        messy = messy[:offset] + data.draw(st.sampled_from(BREAKS)) + messy[offset:]
+    assert parse(messy) == tuple(trees)
+    styled = format_model(messy)
+    assert parse(styled) == tuple(trees)
+    assert sorted(comments(styled)) == sorted(comments(messy))
+    assert format_model(styled) == styled
+    assert not re.search(r"[ \t]\n|\n\n\n|\A\n|\n\n\Z", styled)
+
+
+def comments(text):
+    found = re.findall(r'"[^"\n]*"|(#[^\n]*)', text)
+    return [comment.rstrip() for comment in found if comment]
+
+
+# ---------------------------------------------------------------- the look
+
+SAME = [
+    "y = x >> conv(4*w, 3, stride=2) as conv1 >> bn\n",
+    "y = a * b + 2 * c\n",
+    "y = f(2*c, c/2, r * c, n - 1, -1, 2^l, 4 * 2^l, 3 * f(x), 2 * a * b)\n",
+    "h[t] = x[t-1, 2*t + 1, :, (h, d)] - h[T-1]\n",
+    "x[k+1] = x[k]\n",
+    "param W : real[4*H, K+1, heads, dim / heads]\n",
+    "y[i] = sum{k in 0..n+1 if ok[k]} -A[i, k]^2 for i, j in 1..T-1, (t, c) in rows if i < j\n",
+    "loss = -mean(log(1 - sigmoid(x))) - -y\n",
+    "s' ~ choice(0.8: move(s, a), 0.1: s)\n",
+    "index a : {up, down}\n",
+    "policy = if not a and b or c == d then (x,) else []\n",
+    "f = fn(a, b) { output a @ b % 4 | c ++ d }\n",
+    "fix(steps=3) { x = f(x) }\n",
+    "def f = conv(_)\n",
+    "def f(a, b=1) {\n  y = a\n\n  # why\n  output y\n}\n",
+    "iterate {\n  x' = f(x)\n} until x' - x < 1e-7\n",
+    "y = v.name(3)[0](x)^(n - 1) >> v\n",
+    "y = x\n    >> conv(64, 3) >> relu\n    >> gap\n",
+    "y = (a\n    + b\n) >> relu\n",
+    "y = f(\n    a,\n    b,\n)\n",
+    "y = f(g(\n    a\n))\n",
+    "y[t] ~ normal(0, 1)\n    for t in 0..T\n",
+    "y =\n    a\n    + b\n",
+    "a = 1  # one\nbcd = 2  # two\n",
+    "# head\n\ny = 1\n# tail\n",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", SAME, ids=repr)
+def test_style_is_a_fixed_point(text):
+    if "# one" in text:
+        text = "a = 1    # one\nbcd = 2  # two\n"
+    assert format_model(text) == text
+
+
+@pytest.mark.parametrize(
+    "text, styled",
+    [
+        ("y=a>>b", "y = a >> b\n"),
+        ("y = f ^ n ++ g", "y = f^n ++ g\n"),
+        ("y = f( a ,b , k = 3 )", "y = f(a, b, k=3)\n"),
+        ("y = x[ t - 1 , 2 * w ]", "y = x[t-1, 2*w]\n"),
+        ("index i: 0 .. n+1", "index i : 0..n+1\n"),
+        ("y = - a*b", "y = -a * b\n"),
+        ("z[n]   ~ categorical(w)    for n in 0..N", "z[n] ~ categorical(w) for n in 0..N\n"),
+        ("y = a >>\n b >>\n c", "y = a\n    >> b\n    >> c\n"),
+        ("y = f(a\n, b)", "y = f(a,\n    b)\n"),
+        ("y = a +  # why\n b", "y = a  # why\n    + b\n"),
+        ("y = a + # 1\n # 2\n b # 3\n", "y = a  # 1\n    # 2\n    + b  # 3\n"),
+        ("y = f( # 1\n a)\n", "y = f(  # 1\n    a)\n"),
+        ("fix { # 1\n x = y # 2\n # 3\n }", "fix {    # 1\n  x = y  # 2\n  # 3\n}\n"),
+        ("fix {\n x = y }", "fix {\n  x = y\n}\n"),
+        ("\n\n\n# a\n\n\n\ny = 1\n\n\n", "# a\n\ny = 1\n"),
+        ("a = 1 # x\nbcd = 2 # y\n\ne = 3 # z", "a = 1    # x\nbcd = 2  # y\n\ne = 3  # z\n"),
+        ("a = 1\r\nb = 2 # x\r\n", "a = 1\nb = 2  # x\n"),
+        ("def f(a)={\n\ty = a\n\toutput y }", "def f(a) = {\n  y = a\n  output y\n}\n"),
+        ("y = g >> (fn(a, b) {\n c = a\n output c }) >> h",
+         "y = g >> (fn(a, b) {\n  c = a\n  output c\n}) >> h\n"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_style(text, styled):
+    assert format_model(text) == styled
+    assert format_model(styled) == styled
+
+
+def test_a_long_chain_is_broken_before_each_element():
+    elements = [f"conv({i}{'0' * 12}, 3)" for i in range(6)]
+    assert format_model("y = x >> " + " >> ".join(elements)) == (
+        "y = x\n" + "".join(f"    >> {element}\n" for element in elements)
+    )
+
+
+def test_only_the_outermost_chain_of_a_long_row_is_broken():
+    inner = "(" + " >> ".join(["conv(64, 3)"] * 4) + ")"
+    assert (
+        format_model(f"y = x >> {inner} >> {inner}") == f"y = x\n    >> {inner}\n    >> {inner}\n"
+    )
+
+
+def test_the_authors_grouping_of_a_chain_is_kept():
+    row = ">> conv(640000000000, 3) >> batch_normalisation >> rectified_linear_unit"
+    text = f"y = x\n    {row}\n    {row} >> dropout(0.1234567890)\n    {row}\n"
+    assert max(map(len, text.splitlines())) > 100
+    broken = "".join(
+        f"    {e}\n" for e in re.findall(r">> \S+(?: 3\))?", f"{row} >> dropout(0.1234567890)")
+    )
+    assert format_model(text) == f"y = x\n    {row}\n{broken}    {row}\n"
+
+
+def test_a_long_block_is_opened():
+    body = "x = " + " + ".join(["variable"] * 9)
+    assert format_model(f"fix {{ {body} }}") == f"fix {{\n  {body}\n}}\n"
+
+
+def test_names_that_look_like_reducers_stay_apart_from_braces():
+    text = "def sum {\n  y = _\n  output y\n}\n"
+    assert format_model(text) == text
+
+
+def test_faulty_text_is_refused():
+    with pytest.raises(SpecError, match=r"model:1:7: error\[E201\]"):
+        format_model("y = a b")
+    with pytest.raises(SpecError, match=r"formula:1:4: error\[E205\]"):
+        format_formula("a +")
+
+
+# ---------------------------------------------------------------- whole files
+
+SPEC = """\
+tilth: 1
+name: tiny\x20\x20\x20
+options: {c:   3}   # spaces stay
+model: |  # a comment
+
+    input x:f32[N,3]
+      # why
+    y=x>>conv( 3,1 )   # last
+
+    output y
+
+
+train:
+  objective: |
+      loss=mean( y )
+  objectives:
+    - loss: |-
+       loss = mean(2*y)+1
+      over: D
+  note: "a  b"
+notes: |
+  a  =  b
+"""
+
+STYLED = """\
+tilth: 1
+name: tiny
+options: {c:   3}   # spaces stay
+model: |  # a comment
+
+  input x : f32[N, 3]
+  # why
+  y = x >> conv(3, 1)  # last
+
+  output y
+
+
+train:
+  objective: |
+    loss = mean(y)
+  objectives:
+    - loss: |-
+        loss = mean(2*y) + 1
+      over: D
+  note: "a  b"
+notes: |
+  a  =  b
+"""
+
+
+def test_a_spec_file():
+    assert format_spec(SPEC, "s.yaml") == STYLED
+    assert format_spec(STYLED, "s.yaml") == STYLED
+
+
+def test_a_spec_file_with_windows_line_ends():
+    assert format_spec(SPEC.replace("\n", "\r\n"), "s.yaml") == STYLED.replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize(
+    "text, styled",
+    [
+        ("model: |4\n    y=1\n", "model: |4\n    y = 1\n"),
+        ("model: |-\n y=1", "model: |-\n  y = 1"),
+        ("model: |\n\n", "model: |\n\n"),
+        ("model: |\n  y=1\n# after\nname: a", "model: |\n  y = 1\n# after\nname: a"),
+        ("name: a", "name: a"),
+        ("", ""),
+    ],
+    ids=repr,
+)
+def test_edges_of_blocks(text, styled):
+    assert format_spec(text, "s.yaml") == styled
+
+
+def test_a_fault_is_shown_at_its_place_in_the_file():
+    with pytest.raises(SpecError, match=r"s\.yaml:3:9: error\[E201\]: unexpected `b`"):
+        format_spec("tilth: 1\nmodel: |\n  y = a b\n", "s.yaml")
+    with pytest.raises(SpecError, match=r"s\.yaml:2:1: error\[E003\]"):
+        format_spec("a: 1\na: 2\n", "s.yaml")
+
+
+def test_no_keyword_is_a_name_of_the_generator():
+    assert not set(NAMES) & set(EXPRESSION_WORDS)
