@@ -209,8 +209,8 @@ def nearest(name: str, candidates: Iterable[str], limit: int = 2) -> str | None:
         if abs(len(candidate) - len(name)) > limit:
             continue
         distance = edit_distance(name, candidate, limit)
-        # A three-letter name at distance two is another name, not a slip.
-        if distance <= min(limit, max(1, len(name) // 2)) and (best is None or distance < best[0]):
+        # A short name at distance one or two is another name, not a slip.
+        if distance <= min(limit, len(name) // 3) and (best is None or distance < best[0]):
             best = (distance, candidate)
     return best[1] if best else None
 

@@ -62,9 +62,10 @@ def parse_model(
 
 
 def parse_formula(text: str, start: int, end: int, file: str, reporter: Reporter) -> s.Expr | None:
-    """One expression that fills ``text[start:end]``."""
+    """One expression that fills ``text[start:end]``; ``None`` when it is empty or faulty."""
+    faults = len(reporter.diagnostics)
     rows = lines(lexer(), text, start, end, file, reporter, formula=True)
-    if not rows:
+    if not rows or len(reporter.diagnostics) > faults:
         return None
     if len(rows) > 1:
         place = token_span(rows[1].tokens[0], file)

@@ -37,6 +37,19 @@ def _edges(rows: int, columns: int) -> np.ndarray:
     return np.concatenate([across, down])
 
 
+def _densify_shape(types: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+    return (TensorType(types[2].dtype, (types[0].shape[0] - 1, attrs["columns"])),)  # type: ignore[arg-type]
+
+
+def _densify(
+    indptr: np.ndarray, index: np.ndarray, value: np.ndarray, columns: int
+) -> np.ndarray:
+    dense = np.zeros((len(indptr) - 1, columns), value.dtype)
+    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    np.add.at(dense, (rows, index), value)
+    return dense
+
+
 def _like_second(types: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     if types[0].rank:
         raise OpError("E101", f"grad needs a single number, found {types[0]}")
@@ -70,6 +83,16 @@ define(
         _edges,
         "Pairs of positions that lie side by side on a grid, numbered row by row; each pair once.",
         attrs=("rows", "columns"),
+    )
+)
+define(
+    Op(
+        "densify",
+        (Operand("indptr"), Operand("index"), Operand("value")),
+        _densify_shape,
+        _densify,
+        "A matrix in compressed rows as a dense one; entries at one place add up.",
+        attrs=("columns",),
     )
 )
 define(

@@ -207,10 +207,14 @@ class Region(GraphBuilder):
         return self._sliced[key]
 
     def finish(self, results: Sequence[tuple[str, Value]]) -> None:
-        """Order the inputs as loops want them and set the outputs."""
+        """Set the outputs, drop what they do not need, and order the inputs as loops want them."""
+        self.graph.outputs = list(results)
+        self.graph.inputs = []
+        self.graph.prune(keep=[value.node for value in self.carries])
+        self.slices = [pair for pair in self.slices if pair[1].node in self.graph]
+        self.captures = [pair for pair in self.captures if pair[1].node in self.graph]
         inner = [*self.carries, *(v for _, v in self.slices), *(v for _, v in self.captures)]
         self.graph.inputs = [value.node for value in inner]
-        self.graph.outputs = list(results)
 
 
 class LayerBuilder:

@@ -169,7 +169,7 @@ def _sparse(scope: Scope, name: str, kind: s.TypeExpr) -> Record:
     dtype = kind.dims[0].id
     if dtype not in DTYPES:
         fail("E104", f"unknown element type `{dtype}`", kind.dims[0].span)
-    rows, _ = dims_of(kind.dims[1:], scope)
+    rows, columns = dims_of(kind.dims[1:], scope)
     count = symbol(f"{name}_entries")
     graph, builder = scope.elab.builder.graph, scope.elab.builder
     parts = {"indptr": ("i32", (rows + 1,)), "index": ("i32", (count,)), "value": (dtype, (count,))}
@@ -178,7 +178,7 @@ def _sparse(scope: Scope, name: str, kind: s.TypeExpr) -> Record:
                     builder)
         for key, (element, shape) in parts.items()
     }  # fmt: skip
-    return Record("sparse", fields)
+    return Record("sparse", fields, columns)
 
 
 def _param(scope: Scope, name: str, statement: s.Param) -> Tensor:
@@ -197,6 +197,9 @@ def _param(scope: Scope, name: str, statement: s.Param) -> Tensor:
         if len(shape) < 2 or shape[-1] != shape[-2]:
             fail("E607", f"a {kind.name} parameter is square in its last two axes", kind.span)
     rule = DOMAINS[kind.name]
+    if kind.name == "real" and scope.elab.float_dtype == "f32":
+        # In a net, matrices start scaled by their size and offsets at zero.
+        rule = ("xavier",) if len(shape) > 1 else ("zeros",)
     if statement.init is not None:
         rule = _initial(scope, statement, kind.name, shape)
     full = TensorType(scope.elab.float_dtype, shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,21 @@ class Domain:
         return Axis(name, self.size, self.low, grid=self.grid)
 
 
-def domain_of(node: Any, env: Env, name: str = "") -> Domain:
-    """The domain that an expression after ``in`` or ``index ... :`` denotes."""
+Fallback = Callable[[], Domain]
+
+
+def domain_of(node: Any, env: Env, name: str = "", widest: Fallback | None = None) -> Domain:
+    """The domain that an expression after ``in`` or ``index ... :`` denotes.
+
+    ``widest`` gives all values that an index can have when its range depends on other indices
+    and no declaration says so.
+    """
     if isinstance(node, s.Group):
-        return domain_of(node.body, env, name)
+        return domain_of(node.body, env, name, widest)
     if isinstance(node, s.NameSet):
         return Domain(len(node.names), names=node.names, kind="names")
     if isinstance(node, s.Interval):
-        return _interval(node, env, name)
+        return _interval(node, env, name, widest)
     if isinstance(node, s.Call) and isinstance(node.function, s.Name):
         if node.function.id in CONSTRUCTORS:
             return _grid(node, env)
@@ -64,11 +71,13 @@ def domain_of(node: Any, env: Env, name: str = "") -> Domain:
     return Domain(size)
 
 
-def _interval(node: s.Interval, env: Env, name: str) -> Domain:
+def _interval(node: s.Interval, env: Env, name: str, widest: Fallback | None) -> Domain:
     low = value_of(evaluate(node.low, env), env, node.span)
     high = value_of(evaluate(node.high, env), env, node.span)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         declared = declared_domain(name, env)
+        if declared is None and widest is not None:
+            declared = widest()
         if declared is None:
             fail("E502", f"the range of `{name}` depends on other indices", node.span,
                  hint=f"declare all its values: `index {name} : 0..n`")  # fmt: skip

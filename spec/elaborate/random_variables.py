@@ -575,12 +575,18 @@ def _table_outcomes(
     return env.bind(bound)
 
 
+def densify(matrix: Record, env: Env, span: Span) -> Tensor:
+    """A sparse matrix as a dense one."""
+    parts = [matrix.fields[key] for key in ("indptr", "index", "value")]
+    return t.emit(env, "densify", parts, span, (), columns=matrix.columns)
+
+
 def record_row(table: Record, items: Sequence[Any], env: Env, span: Span) -> Any:
     """``P[s, a]``: the outcomes of a table at given indices, along a branch axis of their own."""
     from .subscripts import index_tensor
 
-    if table.kind != "table":
-        fail("E507", f"a {table.kind} value is not indexed here", span)
+    if table.kind == "sparse":
+        return index_tensor(densify(table, env, span), items, env, span, "this")
     fields: dict[str, Tensor] = {}
     branch: Axis | None = None
     for key, tensor in table.fields.items():
@@ -638,6 +644,10 @@ def _extent(name: str, env: Env, span: Span) -> tuple[tuple[DimLike, ...], Suppo
         inner, axes = bind_targets(replace(owner.env, latent={}), row, list(target.items or ()))
         for place, item in enumerate(target.items or ()):
             key, offset = shifted_name(item, inner)
+            if key is not None and axes[key].grid is not None:
+                if not ends:
+                    ends += list(axes[key].grid or ())
+                continue
             end = offset + 1 if key is None else axes[key].low + axes[key].size + offset
             if place == len(ends):
                 ends.append(end)

@@ -316,7 +316,9 @@ class _Loop:
         starts = self._starts()
         inits = {name: self._start(name, starts) for name in carried}
         guess: dict[str, Any] = {
-            name: Unknown() if init is None else _Known(init.type, _has_inner(init))
+            # A single number as a start broadcasts, so it says nothing about the shape.
+            name: Unknown() if init is None or not init.type.rank
+            else _Known(init.type, _has_inner(init))
             for name, init in inits.items()
         }
         guess = self._rehearse(guess)
@@ -388,7 +390,7 @@ class _Loop:
         index = ScanIndex(self.index, self.domain.low, self.domain.size, frame)
         bound: dict[str, Any] = {self.index: index}
         for name, kind in guess.items():
-            previous = _previous(name)
+            previous = _previous(name, self.index)
             if isinstance(kind, Unknown):
                 bound[previous] = kind
             else:
@@ -486,8 +488,9 @@ class _Known:
         return Tensor(value, home)
 
 
-def _previous(name: str) -> str:
-    return f"{name}@before"
+def _previous(name: str, index: str) -> str:
+    """The carried value's own name; loops inside loops carry the same name by another index."""
+    return f"{name}@{index}"
 
 
 def _single_step(
@@ -508,26 +511,26 @@ def _single_step(
             if kept:
                 binders.append(replace(binder, items=kept))
         clause = replace(clause, binders=tuple(binders)) if binders or clause.condition else None
-    value = _drop_index(row.value, group, places)
+    value = _drop_index(row.value, group, places, index)
     return replace(row, targets=tuple(targets), value=value, clause=clause)
 
 
-def _drop_index(node: Any, group: Sequence[str], places: dict[str, int]) -> Any:
+def _drop_index(node: Any, group: Sequence[str], places: dict[str, int], index: str) -> Any:
     if isinstance(node, tuple):
-        return tuple(_drop_index(item, group, places) for item in node)
+        return tuple(_drop_index(item, group, places, index) for item in node)
     if not hasattr(node, "span"):
         return node
     if isinstance(node, s.Subscript) and isinstance(node.base, s.Name) and node.base.id in group:
         place = places[node.base.id]
         offset = _offset_of(node.items[place])
         items = tuple(
-            _drop_index(item, group, places) for i, item in enumerate(node.items) if i != place
+            _drop_index(item, group, places, index) for i, item in enumerate(node.items) if i != place
         )
-        name = _previous(node.base.id) if offset else node.base.id
+        name = _previous(node.base.id, index) if offset else node.base.id
         base = s.Name(name, node.base.span)
         return replace(node, base=base, items=items) if items else base
     changes = {
-        key: _drop_index(value, group, places)
+        key: _drop_index(value, group, places, index)
         for key, value in vars(node).items()
         if key != "span" and (isinstance(value, tuple) or hasattr(value, "span"))
     }

@@ -67,10 +67,14 @@ def _bind(node: s.Reduction, env: Env) -> tuple[dict[str, LabelIndex], list[Tens
     masks: list[Tensor] = []
     for name, range_node in node.binders:
         inner = env.bind(bound)
+
+        def widest(name: str = name, inner: Env = inner) -> Domain:
+            return _infer(name, node, inner)
+
         if range_node is not None:
-            domain = domain_of(range_node, inner, name)
+            domain = domain_of(range_node, inner, name, widest)
         else:
-            domain = declared_domain(name, inner) or _infer(name, node, inner)
+            domain = declared_domain(name, inner) or widest()
         axis = domain.axis(name)
         bound[name] = LabelIndex(axis)
         masks += _limits(domain, bound[name], env.bind(bound), node.span)

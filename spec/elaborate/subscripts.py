@@ -20,6 +20,7 @@ from .expressions import evaluate, value_of, whole
 from .values import (
     Axis,
     LabelIndex,
+    OpBlock,
     RandomVariable,
     Record,
     ScanIndex,
@@ -52,6 +53,9 @@ def subscript(node: s.Subscript, env: Env) -> Any:
     if isinstance(base, Family):
         return base.at(node, env)
     items = [_item(item, env) for item in node.items]
+    if isinstance(base, OpBlock) and base.layer.name == "eye" and len(items) == 2:
+        same = t.elementwise(env, "eq", [value_of(x, env, node.span) for x in items], node.span)
+        return t.cast(env, same, env.elab.float_dtype, node.span)
     if isinstance(base, RandomVariable):
         from .random_variables import latent_index
 

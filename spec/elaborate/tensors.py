@@ -12,7 +12,7 @@ from ...compiler.ir.graph import Value
 from ...compiler.ir.types import FLOATS, Span, TensorType
 from .environment import Env
 from .errors import fail
-from .values import Axis, Tensor, Unknown, describe, is_number
+from .values import Axis, Record, Tensor, Unknown, describe, is_number
 
 COMPARISONS = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "%": "mod", "^": "pow"}
@@ -164,9 +164,7 @@ def align(env: Env, tensors: Sequence[Tensor], span: Span) -> tuple[list[Tensor]
         if len(tensor.rest) < top and tensor.rest:
             tensor = _pad_rank(env, tensor, reference, span)
         done.append(tensor)
-    if all(t.labels == labels or (not t.labels and not t.rest) for t in done):
-        return done, labels
-    needs = [t.labels != labels for t in done]
+    needs = [t.labels != labels or (bool(labels) and len(t.rest) < top) for t in done]
     return [
         arrange(env, t, labels, span, rank=top) if moved and (t.labels or t.rest) else t
         for t, moved in zip(done, needs, strict=True)
@@ -294,6 +292,7 @@ def matmul(env: Env, left: Any, right: Any, span: Span) -> Any:
     """``left @ right`` per element: a batch that leads either side is not mentioned."""
     if isinstance(left, Unknown) or isinstance(right, Unknown):
         return _guess_matmul(env, left, right, span)
+    left, right = _dense(env, left, span), _dense(env, right, span)
     for side in (left, right):
         if not isinstance(side, Tensor) and not isinstance(side, (list, tuple)):
             fail(
@@ -319,6 +318,14 @@ def matmul(env: Env, left: Any, right: Any, span: Span) -> Any:
         env.elab.require_equal(x, y, "inner sizes of @", span)
     result = emit(env, "contract", [a, b], span, labels, semiring="sum_product", spec=spec)
     return Tensor(result.value, result.home, () if plain else labels)
+
+
+def _dense(env: Env, value: Any, span: Span) -> Any:
+    if not isinstance(value, Record):
+        return value
+    from .random_variables import densify
+
+    return densify(value, env, span)
 
 
 def _guess_matmul(env: Env, left: Any, right: Any, span: Span) -> Any:

@@ -127,6 +127,7 @@ class Record:
 
     kind: str
     fields: Mapping[str, Tensor]
+    columns: DimLike = 0
 
 
 # ---------------------------------------------------------------- blocks

@@ -23,14 +23,13 @@ def parse(text):
 # ---------------------------------------------------------------- random trees
 
 NAMES = ["x", "y_1", "W", "x'", "_", "index", "output", "sum", "E", "max", "n"]
-names = st.sampled_from(NAMES)
-targets = st.sampled_from(["y", "z", "s'", "W_2"])
+TARGETS = ["y", "z", "s'", "W_2"]
 texts = st.text("abc{i+1}. #\"('é", max_size=6).map(lambda text: text.replace('"', ""))
 numbers = st.one_of(
     st.integers(0, 10**6), st.floats(0, 1e30, allow_nan=False, allow_infinity=False)
 ).map(s.Number)
 leaves = st.one_of(
-    names.map(s.Name), names.map(s.Name), numbers, texts.map(s.String), st.booleans().map(s.Boolean)
+    st.sampled_from(NAMES).map(s.Name), numbers, texts.map(s.String), st.booleans().map(s.Boolean)
 )
 
 ATOM, POWER, LABEL, UNARY, TERM, PRODUCT, PIPE, SUM, SIDE, RANGE, COMPARISON, NOT, AND, OR, ANY = (
@@ -90,90 +89,126 @@ def binary(op, left, right):
     return s.Binary(op, fit(left, most_left), fit(right, most_right))
 
 
-def few(strategy, least=1, most=3):
-    return st.lists(strategy, min_size=least, max_size=most).map(tuple)
+class Maker:
+    """Draws trees of bounded depth; each method makes one kind of node."""
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def few(self, make, least=1, most=3):
+        return tuple(make() for _ in range(self.draw(st.integers(least, most))))
+
+    def one_of(self, *makers):
+        return self.draw(st.sampled_from(makers))()
+
+    def maybe(self, make):
+        return make() if self.draw(st.booleans()) else None
+
+    def name(self):
+        return self.draw(st.sampled_from(NAMES))
+
+    def name_list(self, most=2):
+        return self.few(self.name, 1, most)
+
+    def text(self):
+        return self.draw(texts)
+
+    def expr(self, depth):
+        if depth == 0 or self.draw(st.integers(0, 4)) == 0:
+            return self.draw(leaves)
+        return self.draw(st.sampled_from(EXPRESSIONS))(self, lambda: self.expr(depth - 1))
+
+    def statement(self, depth):
+        return self.draw(st.sampled_from(SIMPLE + NESTING))(self, lambda: self.expr(depth))
+
+    def argument(self, sub):
+        kind = self.draw(st.integers(0, 2))
+        name = self.name() if kind == 1 else None
+        return s.Argument(sub(), name, sub() if kind == 2 else None)
+
+    def arguments(self, sub):
+        return self.few(lambda: self.argument(sub), 0, 3)
+
+    def items(self, sub):
+        return self.few(lambda: self.one_of(sub, sub, s.WholeAxis), 1, 2)
+
+    def clause(self, sub):
+        binder = lambda: s.Binder(self.few(self.name_list, 1, 2), sub())  # noqa: E731
+        return s.ForClause(self.few(binder, 1, 2), self.maybe(sub))
+
+    def block(self, sub):
+        statement = lambda: self.draw(st.sampled_from(SIMPLE))(self, sub)  # noqa: E731
+        return s.Block(self.few(statement, 1, 2))
+
+    def targets(self, sub):
+        name = lambda: self.draw(st.sampled_from(TARGETS))  # noqa: E731
+        return self.few(lambda: s.Target(name(), self.maybe(lambda: self.items(sub))), 1, 2)
+
+    def type(self, sub):
+        return s.TypeExpr(self.draw(st.sampled_from(["f32", "real"])), self.few(sub, 0, 2))
+
+    def operator(self):
+        return self.draw(st.sampled_from([*sorted(BINARY), *"*/+-"]))
+
+    def reduction(self, sub):
+        kind = self.draw(st.sampled_from(["sum", "max", "lse", "E"]))
+        binders = self.few(lambda: (self.name(), self.maybe(sub)), 1, 2)
+        return s.Reduction(kind, binders, self.maybe(sub), fit(sub(), PRODUCT))
 
 
-def arguments(expr):
-    return st.one_of(
-        st.builds(s.Argument, expr),
-        st.builds(s.Argument, expr, names),
-        st.builds(s.Argument, expr, st.none(), expr),
-    )
+EXPRESSIONS = [
+    lambda m, sub: s.Call(fit(sub(), ATOM), m.arguments(sub)),
+    lambda m, sub: s.Subscript(fit(sub(), ATOM), m.items(sub)),
+    lambda m, sub: s.Member(fit(sub(), ATOM), m.name()),
+    lambda m, sub: s.Unary("-", fit_unary(sub())),
+    lambda m, sub: s.Unary("not", fit(sub(), NOT)),
+    lambda m, sub: binary(m.operator(), sub(), sub()),
+    lambda m, sub: binary(m.operator(), sub(), sub()),
+    lambda m, sub: s.Pipe(m.few(lambda: fit(sub(), PRODUCT), 2, 5)),
+    lambda m, sub: s.Interval(fit(sub(), SIDE), fit(sub(), SIDE)),
+    lambda m, sub: s.Label(fit(sub(), POWER), m.name()),
+    lambda m, sub: s.Label(fit(sub(), POWER), m.text(), True),
+    lambda m, sub: s.Group(sub()),
+    lambda m, sub: s.Tuple(m.few(sub)),
+    lambda m, sub: s.List(m.few(sub, 0)),
+    lambda m, sub: s.Comprehension(sub(), m.clause(sub)),
+    lambda m, sub: s.Conditional(sub(), sub(), sub()),
+    lambda m, sub: m.reduction(sub),
+    lambda m, sub: s.Fn(m.name_list(), m.block(sub)),
+]
+SIMPLE = [
+    lambda m, sub: s.Equation(m.targets(sub), sub(), m.maybe(lambda: m.clause(sub))),
+    lambda m, sub: s.Draw(m.targets(sub), sub(), m.maybe(lambda: m.clause(sub))),
+    lambda m, sub: s.Factor(sub(), m.maybe(lambda: m.clause(sub))),
+    lambda m, sub: s.Input(m.name_list(), m.type(sub)),
+    lambda m, sub: s.Param(m.name_list(), m.type(sub), m.maybe(sub)),
+    lambda m, sub: s.Index(m.name_list(), sub()),
+    lambda m, sub: s.Index(m.name_list(), s.NameSet(m.name_list(3))),
+    lambda m, sub: s.Const(m.name(), sub()),
+    lambda m, sub: s.State(m.name(), sub()),
+    lambda m, sub: s.Output(m.few(lambda: s.Result(sub(), m.maybe(m.name)), 1, 2)),
+]
+NESTING = [
+    lambda m, sub: s.Definition(
+        m.name(),
+        m.few(lambda: s.Parameter(m.name(), m.maybe(sub)), 0, 2),
+        m.one_of(sub, lambda: m.block(sub)),
+    ),
+    lambda m, sub: s.Fix(m.arguments(sub), m.block(sub)),
+    lambda m, sub: s.Iterate(m.arguments(sub), m.block(sub), sub()),
+]
 
 
-def clauses(expr):
-    binder = st.builds(s.Binder, few(few(names, 1, 2), 1, 2), expr)
-    return st.builds(s.ForClause, few(binder, 1, 2), st.none() | expr)
+@st.composite
+def expressions(draw, depth=3):
+    return Maker(draw).expr(depth)
 
 
-def blocks(expr):
-    return st.builds(s.Block, few(simple_statements(expr), 1, 2))
+@st.composite
+def statements(draw, depth=2):
+    return Maker(draw).statement(depth)
 
 
-def larger(expr):
-    items = few(expr | st.just(s.WholeAxis()), 1, 2)
-    atoms = expr.map(lambda node: fit(node, ATOM))
-    return st.one_of(
-        st.builds(s.Call, atoms, few(arguments(expr), 0, 3)),
-        st.builds(s.Subscript, atoms, items),
-        st.builds(s.Member, atoms, names),
-        st.builds(lambda e: s.Unary("-", fit_unary(e)), expr),
-        st.builds(lambda e: s.Unary("not", fit(e, NOT)), expr),
-        st.builds(binary, st.sampled_from(sorted(BINARY)), expr, expr),
-        st.builds(binary, st.sampled_from("*/+-"), expr, expr),
-        few(expr.map(lambda e: fit(e, PRODUCT)), 2, 5).map(s.Pipe),
-        st.builds(lambda a, b: s.Interval(fit(a, SIDE), fit(b, SIDE)), expr, expr),
-        st.builds(lambda e, name: s.Label(fit(e, POWER), name), expr, names),
-        st.builds(lambda e, text: s.Label(fit(e, POWER), text, True), expr, texts),
-        expr.map(s.Group),
-        few(expr, 1, 3).map(s.Tuple),
-        few(expr, 0, 3).map(s.List),
-        st.builds(s.Comprehension, expr, clauses(expr)),
-        st.builds(s.Conditional, expr, expr, expr),
-        st.builds(
-            s.Reduction,
-            st.sampled_from(["sum", "max", "lse", "E"]),
-            few(st.tuples(names, st.none() | expr), 1, 2),
-            st.none() | expr,
-            expr.map(lambda e: fit(e, PRODUCT)),
-        ),
-        st.builds(s.Fn, few(names, 1, 2), blocks(expr)),
-    )
-
-
-def simple_statements(expr):
-    items = st.none() | few(expr | st.just(s.WholeAxis()), 1, 2)
-    sides = few(st.builds(s.Target, targets, items), 1, 2)
-    types = st.builds(s.TypeExpr, st.sampled_from(["f32", "real"]), few(expr, 0, 2))
-    results = st.builds(s.Result, expr, st.none() | names)
-    return st.one_of(
-        st.builds(s.Equation, sides, expr, st.none() | clauses(expr)),
-        st.builds(s.Draw, sides, expr, st.none() | clauses(expr)),
-        st.builds(s.Factor, expr, st.none() | clauses(expr)),
-        st.builds(s.Input, few(names, 1, 2), types),
-        st.builds(s.Param, few(names, 1, 2), types, st.none() | expr),
-        st.builds(s.Index, few(names, 1, 2), expr | few(names).map(s.NameSet)),
-        st.builds(s.Const, names, expr),
-        st.builds(s.State, names, expr),
-        st.builds(s.Output, few(results, 1, 2)),
-    )
-
-
-def all_statements(expr):
-    parameters = few(st.builds(s.Parameter, names, st.none() | expr), 0, 2)
-    options = few(arguments(expr), 0, 2)
-    return st.one_of(
-        simple_statements(expr),
-        st.builds(s.Definition, names, parameters, expr | blocks(expr)),
-        st.builds(s.Fix, options, blocks(expr)),
-        st.builds(s.Iterate, options, blocks(expr), expr),
-    )
-
-
-expressions = st.recursive(leaves, larger, max_leaves=12)
-statements = all_statements(expressions)
-models = st.lists(statements, min_size=1, max_size=3)
 quick = settings(
     max_examples=150,
     deadline=None,
@@ -182,7 +217,7 @@ quick = settings(
 
 
 @quick
-@given(expressions)
+@given(expressions())
 def test_a_random_expression_comes_back(tree):
     text = render(tree)
     reporter = Reporter()
@@ -191,7 +226,7 @@ def test_a_random_expression_comes_back(tree):
 
 
 @quick
-@given(statements)
+@given(statements())
 def test_a_random_statement_comes_back(tree):
     text = render(tree)
     assert parse(text) == (tree,)
@@ -233,7 +268,7 @@ def gaps(text):
 
 
 @quick
-@given(models, st.data())
+@given(st.lists(statements(), min_size=1, max_size=3), st.data())
 def test_comments_and_breaks_are_kept(trees, data):
     plain = "".join(map(render, trees))
     inside, between = gaps(plain)
