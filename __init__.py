@@ -1,1 +1,23 @@
 """Tilth: write a model the way the paper prints it; get fast code that you can read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .program import Program, Report, SpecError, load
+
+__all__ = ["Program", "Report", "SpecError", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``import tilth`` itself costs nothing."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tilth")
+    if name in __all__:
+        from . import program
+
+        return getattr(program, name)
+    raise AttributeError(f"module 'tilth' has no attribute {name!r}")

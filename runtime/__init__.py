@@ -1,0 +1,1 @@
+"""What runs a model: weights, inputs and pictures from files, and facts about the machine."""

@@ -244,8 +244,6 @@ def _excerpt(span: Span, source: str, found: str) -> list[str]:
     text = lines[span.line - 1]
     # Long lines (minified or binary junk) are cut around the caret.
     first = max(0, span.column - 60) if len(text) > 120 else 0
-    # A tab is one column, as in the position before the excerpt.
-    text = text.replace("\t", " ")
     shown = "".join(c if c.isprintable() else "?" for c in text[first : first + 120])
     caret = " " * (span.column - 1 - first) + "^"
     number = f"{span.line:>5} | "

@@ -362,7 +362,8 @@ def _may_break(stream: _Stream, spaces: list[bool], i: int) -> bool:
     before, token = stream.tokens[i - 1].type, stream.tokens[i].type
     if before in ("LPAR", "LSQB") or token in ("RPAR", "RSQB"):
         return True
-    return (spaces[i] or token in _GLUED) and i not in stream.blocks and before != "NOT"
+    infix = token in _MOVED and not _is_unary_minus(stream, i)
+    return (spaces[i] or infix) and i not in stream.blocks and before != "NOT"
 
 
 def _starts_block_row(stream: _Stream, i: int) -> bool:

@@ -20,6 +20,7 @@ from .environment import Env
 from .errors import fail
 from .values import (
     CombineBlock,
+    DefValue,
     FanBlock,
     FnBlock,
     IdentityBlock,
@@ -153,7 +154,17 @@ def _position(index: LabelIndex, env: Env, span: Span) -> Tensor:
 
 def evaluate_value(node: Any, env: Env) -> Any:
     """Evaluate to a constant, tensor or block: indices become tensors."""
-    return value_of(evaluate(node, env), env, node.span)
+    return value_of(evaluate_part(node, env), env, node.span)
+
+
+def evaluate_part(node: Any, env: Env) -> Any:
+    """Evaluate an operand: a definition that needs no arguments stands for what it makes."""
+    value = evaluate(node, env)
+    if not isinstance(value, DefValue) or any(p.default is None for p in value.statement.params):
+        return value
+    from .calls import expand
+
+    return expand(value, (), env, node.span)
 
 
 def constant_of(node: Any, env: Env, what: str) -> Any:
@@ -200,7 +211,7 @@ def _unary(node: s.Unary, env: Env) -> Any:
 def _binary(node: s.Binary, env: Env) -> Any:
     if node.op in ("+", "-", "++", "|"):
         check_chains(node)
-    left, right = evaluate(node.left, env), evaluate(node.right, env)
+    left, right = evaluate_part(node.left, env), evaluate_part(node.right, env)
     return combine(node.op, left, right, env, node)
 
 
@@ -373,7 +384,7 @@ def _chain_fault(node: s.Binary, chain: s.Pipe, first: bool) -> None:
 def _pipe(node: s.Pipe, env: Env) -> Any:
     from .blocks import apply, apply_chain
 
-    values = [evaluate(part, env) for part in node.parts]
+    values = [evaluate_part(part, env) for part in node.parts]
     head = value_of(values[0], env, node.parts[0].span)
     rest = values[1:]
     for value, part in zip(rest, node.parts[1:], strict=True):
@@ -390,21 +401,21 @@ def _pipe(node: s.Pipe, env: Env) -> Any:
 
 
 def _label(node: s.Label, env: Env) -> Any:
-    value = evaluate(node.body, env)
+    value = evaluate_part(node.body, env)
     if not is_block(value):
         fail("E406", "`as` labels a block", node.span, describe(value))
     return LabelBlock(value, node.name, node.quoted and "{" in node.name, env, node.span)
 
 
 def _tuple(node: s.Tuple, env: Env) -> Any:
-    items = tuple(evaluate(item, env) for item in node.items)
+    items = tuple(evaluate_part(item, env) for item in node.items)
     if items and all(is_block(item) for item in items):
         return FanBlock(items, node.span)
     return TupleValue(tuple(value_of(x, env, node.span) for x in items))
 
 
 def _list(node: s.List, env: Env) -> Any:
-    items = [evaluate(item, env) for item in node.items]
+    items = [evaluate_part(item, env) for item in node.items]
     if all(is_constant(item) for item in items):
         return items
     return TupleValue(tuple(value_of(x, env, node.span) for x in items))
@@ -416,7 +427,7 @@ def _comprehension(node: s.Comprehension, env: Env) -> Any:
     items = []
     for place, bound in enumerate(iterate_clause(node.clause, env)):
         inner = env.bind(bound).at(env.path.unlabelled(str(place)))
-        items.append(evaluate(node.body, inner))
+        items.append(evaluate_part(node.body, inner))
     if all(is_constant(item) for item in items):
         return items
     return TupleValue(tuple(items))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...compiler.ir.dims import Dim
-from ...compiler.ir.types import DTYPES, FLOATS, Span
+from ...compiler.ir.types import DTYPES, FLOATS, INTEGERS, Span
 from ...compiler.ops import OpError
 from ...compiler.ops.base import REQUIRED, Layer, Setting
 from ..diagnostics import nearest
@@ -26,6 +26,10 @@ from .values import (
 
 REDUCING = ("sum", "mean", "max", "min", "prod", "lse", "norm", "var", "std", "any", "all",
             "argmax", "argmin")  # fmt: skip
+OF_REALS = ("sigmoid", "tanh", "softplus", "erf", "exp", "expm1", "log", "log1p", "logit", "sqrt",
+            "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "lgamma",
+            "digamma", "gauss", "softmax", "log_softmax")  # fmt: skip
+"""Functions of real numbers: a whole number in a formula is cast, as under `/`."""
 
 
 def apply_layer(
@@ -41,12 +45,18 @@ def apply_layer(
     if any(isinstance(x, Unknown) for x in flat):
         return _guess(layer, flat, env, span)
     tensors = _as_tensors(flat, env, span)
+    if layer.name in OF_REALS:
+        whole_numbers = all(x.dtype in INTEGERS for x in tensors)
+        dtype = env.elab.float_dtype
+        tensors = [t.cast(env, x, dtype, span) for x in tensors] if whole_numbers else tensors
     if any(x.labels for x in tensors):
         return _apply_labelled(layer, tensors, settings, given, env, span)
     if layer.name in ("concat",) and len({x.dtype for x in tensors}) > 1:
         tensors = t.promote(env, tensors, span)
     if layer.batching == "elementwise" and len(tensors) > 1:
         tensors = t.align(env, _promoted(tensors, env, span), span)[0]
+    if "axis" not in given and settings.get("axis") == 1 and all(len(x.rest) == 1 for x in tensors):
+        settings = {**settings, "axis": 0}  # the channels of a vector
     return _wrap(_build(layer, tensors, settings, env, span), (), env)
 
 
@@ -117,6 +127,7 @@ def _apply_labelled(layer: Layer, tensors: Sequence[Tensor], settings: dict[str,
     if layer.batching == "none":
         fail("E501", f"`{layer.name}` cannot be used inside an equation over an index", span,
              hint="apply it in an equation of its own")  # fmt: skip
+    tensors = [t.lift_batch(env, x) for x in tensors]
     labels = t.union(tensors)
     if layer.batching == "last":
         if len(tensors) > 1:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.ir.dims import Dim, DimLike
-from ...compiler.ir.graph import Value
+from ...compiler.ir.graph import Graph, Value
 from ...compiler.ir.types import FLOATS, Span
 from ...compiler.ops.distributions import DISTRIBUTIONS
 from .. import syntax as s
@@ -24,6 +24,7 @@ from .errors import fail
 from .expressions import evaluate, evaluate_value, value_of, whole
 from .ranges import infer_range
 from .values import (
+    BATCH,
     Axis,
     DistributionValue,
     LabelIndex,
@@ -612,12 +613,20 @@ def _query(
     statements = env.elab.statements(found[0])
     operands = [env.builder.local(v, env.builder.root) for _, v in statements]
     operands += [t.local(env, x) for x in extra]
+    root = env.builder.root.graph
+    batched = any(BATCH in names for _, v in statements for names in _axes_of(root, v))
+    shape = (env.elab.batch, *shape) if batched else shape
     attrs = {
         "ask": ask, "variable": name, "settings": tuple(settings), "dtype": dtype,
         "shape": tuple(shape),
     }  # fmt: skip
     made = env.builder.emit("query", operands, attrs, span, f"{ask}({name})")
     return Tensor(made, env.builder)
+
+
+def _axes_of(graph: Graph, statement: Value) -> Any:
+    """The names of the axes that lead each operand of a statement's node."""
+    return graph.node(statement.node).attrs["axes"]
 
 
 def _asked(node: s.Call, env: Env, ask: str) -> tuple[str, list[tuple[str, Any]]]:

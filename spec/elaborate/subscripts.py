@@ -155,13 +155,9 @@ def _skip_batch(base: Tensor, items: Sequence[Any], env: Env) -> Tensor:
         return base
     if isinstance(first, ScanIndex) and first.size == env.elab.batch:
         return base
-    if isinstance(first, (Whole, Slice)) or len(items) == len(rest):
-        return base if isinstance(first, Whole) or not _is_label(first) else base
+    if len(items) + _grid_surplus(items) >= len(rest):
+        return base
     return t.lift_batch(env, base)
-
-
-def _is_label(item: Any) -> bool:
-    return isinstance(item, LabelIndex)
 
 
 class _Indexing:

@@ -339,6 +339,7 @@ def test_style_is_a_fixed_point(text):
         ("y = - a*b", "y = -a * b\n"),
         ("z[n]   ~ categorical(w)    for n in 0..N", "z[n] ~ categorical(w) for n in 0..N\n"),
         ("y = a >>\n b >>\n c", "y = a\n    >> b\n    >> c\n"),
+        ("y = x[2 *\n k]", "y = x[2\n    *k]\n"),
         ("y = f(a\n, b)", "y = f(a,\n    b)\n"),
         ("y = a +  # why\n b", "y = a  # why\n    + b\n"),
         ("y = a + # 1\n # 2\n b # 3\n", "y = a  # 1\n    # 2\n    + b  # 3\n"),

@@ -1,0 +1,475 @@
+"""The public face: load a spec, look at it, prove its facts, run it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import zoo
+from .compiler.cost import Cost, cost
+from .compiler.interpret import bind_sizes, interpret
+from .compiler.ir.dims import Dim, DimLike, UnboundSymbol, evaluate
+from .compiler.ir.graph import Graph, Node
+from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
+from .compiler.ops.base import OpError
+from .compiler.ops.initialise import initialise
+from .proof import Proof, Report, prove, sizes_at
+from .runtime import weights as files
+from .runtime.faults import RuntimeFault
+from .runtime.images import Preprocess
+from .runtime.inputs import Declared, check_input, is_generated, parse_assignments, read_input
+from .runtime.machine import require_memory
+from .spec import syntax as s
+from .spec.diagnostics import Diagnostic, Reporter, SpecError
+from .spec.elaborate import Model, elaborate
+from .spec.envelope import Envelope, load_envelope
+from .spec.parser import parse_model
+from .spec.sections_data import WeightRule
+
+__all__ = ["Preprocess", "Program", "Proof", "Report", "SpecError", "find_spec", "load"]
+
+ENGINES = ("reference",)
+PLANNED = {
+    **dict.fromkeys(("site", "factor", "query"), "inference"),
+    "grad": "differentiation",
+}
+"""Ops that a later part of Tilth expands, and that part."""
+
+Sizes = Mapping[str, "int | Sequence[int]"]
+"""Sizes by symbol and shapes by input."""
+
+
+def load(
+    spec: str | os.PathLike[str],
+    *,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    sizes: Sizes | None = None,
+    variant: str | None = None,
+) -> Program:
+    """Load a spec.
+
+    Parameters
+    ----------
+    spec
+        A path, the name of a spec in the zoo (``"resnet"``), or of a variant (``"resnet50"``).
+    set
+        Option overrides, ``{"depths": [3, 4, 23, 3]}`` or ``["depths=[3, 4, 23, 3]"]``.
+    sizes
+        Values of open sizes and shapes of inputs: ``{"T": 100, "image": (1, 3, 224, 224)}``.
+    variant
+        One of the spec's variants; its default one when it is not given.
+
+    Raises
+    ------
+    SpecError
+        When the spec cannot be used; it holds every fault, and its text is the rendered messages.
+    """
+    path, named = find_spec(spec)
+    if named is not None and variant not in (None, named):
+        message = f"`{spec}` is a variant already, so it has no variant `{variant}`"
+        raise SpecError([Diagnostic("E014", message)], {})
+    overrides = _overrides(set)
+    reporter = Reporter()
+    envelope = load_envelope(path, reporter, _short_path(path))
+    if envelope is None or reporter.failed:
+        _check_model_too(envelope, reporter)
+        reporter.raise_if_failed()
+    assert envelope is not None
+    given = {name: n if isinstance(n, int) else tuple(n) for name, n in (sizes or {}).items()}
+    model = _elaborate(envelope, reporter, variant or named, overrides, given)
+    with located_faults(reporter.sources):
+        graph = model.graph.bind(sizes_at(model.graph, given))
+    return Program(model, graph, dict(reporter.sources), bool(overrides))
+
+
+def find_spec(spec: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """The file that a path or a name means, and the variant that the name stands for, if any."""
+    path, name = Path(spec), os.fspath(spec)
+    if path.is_file() or path.suffix in (".yaml", ".yml") or os.sep in name:
+        return path, None
+    found = zoo.find(name)
+    if found is None:
+        close = get_close_matches(name, zoo.names(), 3)
+        hint = "`tilth zoo list` shows the names; a file's name ends in .yaml"
+        if close:
+            hint = "did you mean " + " or ".join(f"`{n}`" for n in close) + "?"
+        message = f"no spec or variant is called `{name}`, and it is not a file"
+        raise SpecError([Diagnostic("E001", message, hint=hint)], {})
+    entry, variant = found
+    return entry.path, variant
+
+
+@dataclass(frozen=True)
+class Program:
+    """A loaded spec.
+
+    ``graph`` may hold open sizes such as the batch ``N``. ``sources`` are the texts that messages
+    show; ``overridden`` says whether options differ from the spec's, so that its facts need not
+    hold.
+    """
+
+    model: Model
+    graph: Graph
+    sources: Mapping[str, str]
+    overridden: bool = False
+
+    @property
+    def name(self) -> str:
+        """The spec's name."""
+        return self.model.name
+
+    @property
+    def variant(self) -> str | None:
+        """The variant, ``None`` where the spec has none."""
+        return self.model.variant
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Every variant of the spec."""
+        return tuple(self.model.envelope.variants)
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """Types of the inputs by name; a random ``key`` may be left out of a call."""
+        return {node.name: node.type for node in map(self.graph.node, self.graph.inputs)}
+
+    @property
+    def outputs(self) -> dict[str, TensorType]:
+        """Types of the outputs by name."""
+        return {name: self.graph.type_of(value) for name, value in self.graph.outputs}
+
+    def parameters(self) -> dict[str, TensorType]:
+        """Types of all weights, buffers included, by path."""
+        return {str(node.attrs["path"]): node.type for _, node in self.graph.of_op("param")}
+
+    def cost(self, sizes: Mapping[str, DimLike] | None = None) -> Cost:
+        """Parameters, multiply-accumulates and bytes; the batch ``N`` is 1 unless it is given."""
+        return cost(self.graph, sizes)
+
+    def check(self) -> Report:
+        """Prove the facts that the spec states about this variant."""
+        return prove(self.model, self.graph, not self.overridden)
+
+    def run(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        seed: int = 0,
+        engine: str = "reference",
+        precision: str | None = None,
+        strict: bool = True,
+        note: Callable[[str], None] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name.
+
+        Parameters
+        ----------
+        inputs
+            Arrays by input name.
+        weights
+            A ``.safetensors`` or ``.npz`` file, or arrays by path; without them the spec's
+            initialisers are used with ``seed``.
+        engine
+            ``reference``: numpy, exact and slow.
+        precision
+            A float type (``f64``) to compute in, instead of the spec's.
+        strict
+            Whether weights must match one to one; otherwise what fits is used.
+        note
+            Gets a line about each weight that is left out.
+
+        Raises
+        ------
+        SpecError
+            For inputs or weights that do not fit, and what this version cannot run.
+        """
+        with located_faults(self.sources):
+            self.require_runnable(engine, precision)
+            declared = self.declared()
+            self._require_inputs(inputs or {})
+            arrays = {
+                name: check_input(name, np.asarray(array), declared[name])
+                for name, array in (inputs or {}).items()
+            }
+            given = _arrays(weights)
+            sizes = self._sizes(arrays, given)
+            total = cost(self.graph, sizes)
+            held = [total.parameter_bytes, total.buffer_bytes, total.peak_bytes]
+            double = 2 if precision == "f64" else 1
+            require_memory(double * sum(n for n in held if isinstance(n, int)), "this run")
+            found: dict[str, np.ndarray] = {}
+            if given is not None:
+                name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
+                found = self._fit(given, name, sizes, strict, note or (lambda line: None))
+            params = found | self.initial_weights(seed, sizes, found.keys())
+            with np.errstate(all="ignore"):
+                return interpret(
+                    self.graph, arrays, params, seed, bindings=sizes, precision=precision
+                )
+
+    def read_inputs(
+        self, texts: Sequence[str], seed: int = 0, preprocess: Preprocess | None = None
+    ) -> dict[str, np.ndarray]:
+        """Arrays from ``name=value`` texts: files, pictures, ``random`` or ``zeros``.
+
+        Files come first, so that what is generated takes its sizes from them; a batch that nothing
+        tells is 1.
+        """
+        with located_faults(self.sources):
+            declared = self.declared()
+            values = parse_assignments(texts, declared)
+            found = {
+                name: read_input(name, value, declared[name], seed, preprocess)
+                for name, value in values.items()
+                if not is_generated(value)
+            }
+            sizes = sizes_at(self.graph, {name: array.shape for name, array in found.items()})
+            full = self.declared({"N": 1, **sizes})
+            require_memory(_generated_bytes(values, full), "generating the inputs")
+            found |= {
+                name: read_input(name, value, full[name], seed, preprocess)
+                for name, value in values.items()
+                if is_generated(value)
+            }
+            return found
+
+    def initial_weights(
+        self, seed: int = 0, sizes: Mapping[str, int] | None = None, without: Container[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Weights by path from the spec's initialisers, those in ``without`` left out."""
+        made: dict[str, np.ndarray] = {}
+        for _, node in self.graph.bind(sizes or {}).of_op("param"):
+            path, kind = str(node.attrs["path"]), node.type
+            if path not in without:
+                rule: Any = node.attrs["init"]
+                made[path] = initialise(rule, _fixed(kind), kind.dtype, seed, path)
+        return made
+
+    def declared(self, sizes: Mapping[str, DimLike] | None = None) -> dict[str, Declared]:
+        """What each input must be, with the sizes that are known filled in."""
+        kinds = {name: kind.bind(sizes or {}) for name, kind in self.inputs.items()}
+        return {
+            name: Declared(
+                DTYPES[kind.dtype], tuple(str(d) if isinstance(d, Dim) else d for d in kind.shape)
+            )
+            for name, kind in kinds.items()
+        }
+
+    def require_runnable(self, engine: str = "reference", precision: str | None = None) -> None:
+        """Raise ``SpecError`` E804 for what this version cannot run."""
+        if engine not in ENGINES:
+            message = f"there is no engine `{engine}` in this version"
+            _fail("E804", message, hint=f"there is {', '.join(ENGINES)}")
+        if precision is not None and precision not in FLOATS:
+            _fail("E408", f"`{precision}` is not a float type", hint=f"one of {', '.join(FLOATS)}")
+        for _, node in _all_nodes(self.graph):
+            if node.op in PLANNED:
+                part = PLANNED[node.op]
+                message = f"running this model needs {part}, which this version does not have"
+                hint = "`tilth check` and `tilth inspect` work"
+                diagnostic = Diagnostic("E804", message, node.span, hint=hint)
+                raise SpecError([diagnostic], self.sources)
+
+    # ------------------------------------------------------------ helpers
+
+    def _require_inputs(self, given: Mapping[str, Any]) -> None:
+        wanted = {name: kind for name, kind in self.inputs.items() if name != "key"}
+        listed = ", ".join(f"{name} : {kind}" for name, kind in wanted.items()) or "none"
+        for name in given.keys() - self.inputs.keys():
+            _fail("E802", f"no input is called `{name}`", f"the inputs are {listed}")
+        missing = [name for name in wanted if name not in given]
+        if missing:
+            names = ", ".join(f"`{name}`" for name in missing)
+            what = f"input {names} is" if len(missing) == 1 else f"inputs {names} are"
+            hint = f"give a file or `random`: `--input {missing[0]}=random`"
+            _fail("E802", f"{what} missing", f"the inputs are {listed}", hint)
+
+    def _sizes(
+        self, arrays: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray] | None
+    ) -> dict[str, int]:
+        """Values of all open sizes: from inputs, and from weights where no input tells."""
+        told = {symbol for name in arrays for symbol in self.inputs[name].symbols}
+        shapes = {
+            path: given[path].shape
+            for path, kind in self.parameters().items()
+            if given is not None and path in given and kind.symbols - told
+        }
+        feeds = {name: array.shape for name, array in arrays.items()}
+        if "key" in self.inputs and "key" not in feeds:
+            feeds["key"] = (2,)
+        return bind_sizes(self.graph, feeds, shapes)
+
+    def _fit(
+        self,
+        given: Mapping[str, np.ndarray],
+        name: str,
+        sizes: Mapping[str, int],
+        strict: bool,
+        note: Callable[[str], None],
+    ) -> dict[str, np.ndarray]:
+        """The given arrays as this model's weights."""
+        wanted = {
+            path: files.Wanted(_fixed(kind.bind(sizes)), DTYPES[kind.dtype])
+            for path, kind in self.parameters().items()
+        }
+        loaded = files.fit_weights(given, wanted, self._pieces(sizes), name, strict)
+        for line in loaded.lines:
+            note(line)
+        return loaded.arrays
+
+    def _pieces(self, sizes: Mapping[str, int]) -> dict[str, list[files.Piece]]:
+        """The spec's rules for checkpoints, with their sizes worked out."""
+        known = {k: v for k, v in self.model.options.items() if isinstance(v, int)} | dict(sizes)
+
+        def end(dim: DimLike | None, span: Span) -> int | None:
+            try:
+                return None if dim is None else evaluate(dim, known)
+            except UnboundSymbol as fault:
+                message = f"the size {fault.args[0]} of this rule has no value"
+                raise SpecError([Diagnostic("E805", message, span)], self.sources) from fault
+
+        def piece(rule: WeightRule) -> files.Piece:
+            cuts = (slice(end(x.start, rule.span), end(x.stop, rule.span)) for x in rule.slices)
+            return files.Piece(rule.file_name, tuple(cuts), rule.path)
+
+        return {
+            kind: [piece(rule) for rule in rules]
+            for kind, rules in self.model.envelope.weights.items()
+        }
+
+
+@contextmanager
+def located_faults(sources: Mapping[str, str]) -> Iterator[None]:
+    """Turn faults of ops and of the runtime into a ``SpecError``."""
+    try:
+        yield
+    except OpError as fault:
+        diagnostic = Diagnostic(fault.code, fault.message, hint=fault.hint)
+        raise SpecError([diagnostic], sources) from fault
+    except RuntimeFault as fault:
+        found = "\n   ".join(fault.details)
+        diagnostic = Diagnostic(fault.code, fault.message, None, found, hint=fault.hint)
+        raise SpecError([diagnostic], sources) from fault
+
+
+# ---------------------------------------------------------------- loading
+
+
+def _elaborate(
+    envelope: Envelope,
+    reporter: Reporter,
+    variant: str | None,
+    overrides: Sequence[str],
+    given: Mapping[str, int | tuple[int, ...]],
+) -> Model:
+    """The model with its sizes open, or else, where it needs them, with the given ones."""
+    known = list(reporter.diagnostics)
+    try:
+        return elaborate(envelope, reporter, variant, overrides, None, _resolver(reporter))
+    except SpecError:
+        if not given:
+            raise
+    reporter.diagnostics[:] = known
+    sizes = _symbol_sizes(envelope, given)
+    return elaborate(envelope, reporter, variant, overrides, sizes, _resolver(reporter))
+
+
+def _resolver(reporter: Reporter) -> Any:
+    """How ``use:`` finds another spec: by its name in the zoo."""
+
+    def find(name: str) -> tuple[Envelope, str | None] | None:
+        found = zoo.find(name)
+        if found is None:
+            return None
+        entry, variant = found
+        envelope = load_envelope(entry.path, reporter, _short_path(entry.path))
+        return None if envelope is None else (envelope, variant)
+
+    return find
+
+
+def _check_model_too(envelope: Envelope | None, reporter: Reporter) -> None:
+    """Report the model block's syntax along with the faults around it."""
+    if envelope is not None:
+        span, document = envelope.model.span, envelope.document
+        parse_model(document.text, span.start, span.end, document.file, reporter)
+
+
+def _symbol_sizes(envelope: Envelope, given: Mapping[str, int | tuple[int, ...]]) -> dict[str, int]:
+    """Values of symbols, read off the input declarations before anything is elaborated."""
+    span, document = envelope.model.span, envelope.document
+    rows = parse_model(document.text, span.start, span.end, document.file, Reporter())
+    sizes = {name: size for name, size in given.items() if isinstance(size, int)}
+    for row in rows:
+        for name in row.names if isinstance(row, s.Input) else ():
+            shape = given.get(name, ())
+            dims = row.type.dims  # type: ignore[union-attr]
+            for dim, size in zip(dims, shape if isinstance(shape, tuple) else (), strict=False):
+                if isinstance(dim, s.Name) and dim.id not in envelope.options:
+                    sizes.setdefault(dim.id, size)
+    return sizes
+
+
+def _short_path(path: Path) -> str:
+    """The path as messages show it: relative when it lies below the working folder."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _overrides(options: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    if isinstance(options, Mapping):
+        return [f"{name}={_yaml(value)}" for name, value in options.items()]
+    return list(options)
+
+
+def _yaml(value: Any) -> str:
+    """A Python value as YAML flow text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    return str(value)
+
+
+# ---------------------------------------------------------------- running
+
+
+def _arrays(weights: Any) -> dict[str, np.ndarray] | None:
+    if weights is None:
+        return None
+    if isinstance(weights, Mapping):
+        return {str(path): np.asarray(array) for path, array in weights.items()}
+    return files.read_arrays(weights)
+
+
+def _generated_bytes(values: Mapping[str, str], declared: Mapping[str, Declared]) -> int:
+    total = 0
+    for name, value in values.items():
+        if is_generated(value):
+            sizes = [size for size in declared[name].shape if isinstance(size, int)]
+            total += int(np.prod(sizes, dtype=object)) * 8
+    return total
+
+
+def _fixed(kind: TensorType) -> tuple[int, ...]:
+    return tuple(evaluate(dim, {}) for dim in kind.shape)
+
+
+def _all_nodes(graph: Graph) -> Iterator[tuple[int, Node]]:
+    for index, node in graph.nodes():
+        yield index, node
+        for region in node.regions:
+            yield from _all_nodes(region)
+
+
+def _fail(code: str, message: str, found: str = "", hint: str | None = None) -> NoReturn:
+    raise SpecError([Diagnostic(code, message, None, found, hint=hint)], {})

@@ -1,0 +1,409 @@
+"""SIMD vectors and raw memory for Numba kernels: a register-wide float32 (or float64) type.
+
+A vector is an LLVM vector value, so kernels are ordinary ``@njit`` functions: loads, stores,
+arithmetic operators and :func:`fma` become single instructions. Memory is addressed by plain
+integers (byte addresses), since kernels get their tensors as rows of addresses.
+
+Widths are 4, 8 or 16 float32 lanes (2, 4, 8 of float64); :func:`lanes` tells the machine's.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.extending import (
+    intrinsic,
+    models,
+    register_model,
+)
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+
+FLOAT = {32: ir.FloatType(), 64: ir.DoubleType()}
+
+
+def lanes() -> int:
+    """Float32 lanes of this machine's vectors: 16, 8 or 4 (``TILTH_LANES`` lowers it)."""
+    features = llvm.get_host_cpu_features()
+    widest = 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+    wanted = os.environ.get("TILTH_LANES")
+    if wanted is None:
+        return widest
+    if wanted not in ("4", "8", "16") or int(wanted) > widest:
+        raise ValueError(f"TILTH_LANES is {wanted!r}; this machine has 4 to {widest} lanes")
+    return int(wanted)
+
+
+class VectorType(types.Type):
+    """``count`` lanes of ``bits``-wide floats."""
+
+    def __init__(self, bits: int, count: int) -> None:
+        self.bits = bits
+        self.count = count
+        super().__init__(name=f"f{bits}x{count}")
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: VectorType) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(FLOAT[fe_type.bits], fe_type.count))
+
+
+def vector_type(count: int, bits: int = 32) -> VectorType:
+    """The Numba type of a vector."""
+    return VectorType(bits, count)
+
+
+def _llvm_name(kind: VectorType) -> str:
+    return f"v{kind.count}f{kind.bits}"
+
+
+def _pointer(builder: Any, address: Any, pointee: Any) -> Any:
+    return builder.inttoptr(address, pointee.as_pointer())
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _vector_load(count: int, bits: int) -> Any:
+    kind = VectorType(bits, count)
+
+    @intrinsic
+    def load(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            value = context.get_value_type(kind)
+            return builder.load(_pointer(builder, args[0], value), align=4)
+
+        return kind(types.int64), codegen
+
+    return load
+
+
+load4, load8, load16 = (_vector_load(count, 32) for count in (4, 8, 16))
+load2d, load4d, load8d = (_vector_load(count, 64) for count in (2, 4, 8))
+
+
+@intrinsic
+def store(typingctx: Any, address: Any, vector: Any) -> Any:
+    """Write a vector at a byte address."""
+    if not isinstance(vector, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = context.get_value_type(vector)
+        builder.store(args[1], _pointer(builder, args[0], value), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, vector), codegen
+
+
+def _scalar_load(kind: Any, size: int) -> Any:
+    @intrinsic
+    def load(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            value = context.get_value_type(kind)
+            return builder.load(_pointer(builder, args[0], value), align=size)
+
+        return kind(types.int64), codegen
+
+    return load
+
+
+load_f32 = _scalar_load(types.float32, 4)
+load_f64 = _scalar_load(types.float64, 8)
+load_i32 = _scalar_load(types.int32, 4)
+load_i64 = _scalar_load(types.int64, 8)
+
+
+def _scalar_store(kind: Any, size: int) -> Any:
+    @intrinsic
+    def put(typingctx: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            target = _pointer(builder, args[0], context.get_value_type(kind))
+            builder.store(args[1], target, align=size)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, kind), codegen
+
+    return put
+
+
+store_f32 = _scalar_store(types.float32, 4)
+store_f64 = _scalar_store(types.float64, 8)
+store_i32 = _scalar_store(types.int32, 4)
+store_i64 = _scalar_store(types.int64, 8)
+
+
+def _prefetch(locality: int) -> Any:
+    @intrinsic
+    def prefetch(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            byte = ir.IntType(8).as_pointer()
+            number = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            constants = [ir.Constant(number, x) for x in (0, locality, 1)]
+            builder.call(function, [builder.inttoptr(args[0], byte), *constants])
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
+
+    return prefetch
+
+
+prefetch_l1 = _prefetch(3)
+prefetch_l2 = _prefetch(2)
+
+# ---------------------------------------------------------------- making vectors
+
+
+def _broadcast(count: int, bits: int) -> Any:
+    kind = VectorType(bits, count)
+    scalar = types.float32 if bits == 32 else types.float64
+
+    @intrinsic
+    def spread(typingctx: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _splat(builder, args[0], context.get_value_type(kind))
+
+        return kind(scalar), codegen
+
+    return spread
+
+
+def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
+    zero = ir.Constant(ir.IntType(32), 0)
+    single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, zero)
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), mask)
+
+
+spread4, spread8, spread16 = (_broadcast(count, 32) for count in (4, 8, 16))
+spread2d, spread4d, spread8d = (_broadcast(count, 64) for count in (2, 4, 8))
+
+# ---------------------------------------------------------------- arithmetic
+
+
+def _call_vector(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in args])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, args)
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` in one rounding."""
+    if not isinstance(a, VectorType) or a != b or a != c:
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _call_vector(builder, f"llvm.fma.{_llvm_name(a)}", args[0].type, list(args))
+
+    return a(a, b, c), codegen
+
+
+def _unary_intrinsic(name: str) -> Any:
+    @intrinsic
+    def run(typingctx: Any, a: Any) -> Any:
+        if not isinstance(a, VectorType):
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _call_vector(builder, f"llvm.{name}.{_llvm_name(a)}", args[0].type, list(args))
+
+        return a(a), codegen
+
+    return run
+
+
+vsqrt = _unary_intrinsic("sqrt")
+vabs = _unary_intrinsic("fabs")
+vfloor = _unary_intrinsic("floor")
+vround = _unary_intrinsic("rint")
+
+
+def _select(compare: str) -> Any:
+    """Larger or smaller of two, lane by lane; a NaN in the first operand is kept."""
+
+    @intrinsic
+    def run(typingctx: Any, a: Any, b: Any) -> Any:
+        if not isinstance(a, VectorType) or a != b:
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            first = builder.fcmp_unordered(compare, args[0], args[1])
+            return builder.select(first, args[0], args[1])
+
+        return a(a, b), codegen
+
+    return run
+
+
+vmax = _select(">")
+vmin = _select("<")
+
+
+@intrinsic
+def vselect(typingctx: Any, x: Any, limit: Any, yes: Any, no: Any) -> Any:
+    """``yes`` where ``x < limit``, else ``no``."""
+    if not isinstance(x, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        less = builder.fcmp_ordered("<", args[0], args[1])
+        return builder.select(less, args[2], args[3])
+
+    return x(x, x, x, x), codegen
+
+
+@intrinsic
+def scale_by_power(typingctx: Any, x: Any, n: Any) -> Any:
+    """``x * 2**n`` for whole-valued ``n``, by adding to the exponent bits (no overflow check)."""
+    if not isinstance(x, VectorType) or x != n:
+        return None
+    mantissa = 23 if x.bits == 32 else 52
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(x.bits), x.count)
+        whole = builder.fptosi(args[1], integers)
+        shift = ir.Constant(integers, [mantissa] * x.count)
+        moved = builder.shl(whole, shift)
+        bits = builder.add(builder.bitcast(args[0], integers), moved)
+        return builder.bitcast(bits, args[0].type)
+
+    return x(x, n), codegen
+
+
+@intrinsic
+def exponent(typingctx: Any, x: Any) -> Any:
+    """The binary exponent of positive ``x`` such that ``x / 2**e`` lies in [1, 2)."""
+    if not isinstance(x, VectorType):
+        return None
+    mantissa, bias = (23, 127) if x.bits == 32 else (52, 1023)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(x.bits), x.count)
+        bits = builder.bitcast(args[0], integers)
+        raised = builder.lshr(bits, ir.Constant(integers, [mantissa] * x.count))
+        whole = builder.sub(raised, ir.Constant(integers, [bias] * x.count))
+        return builder.sitofp(whole, args[0].type)
+
+    return x(x), codegen
+
+
+def _reduce(name: str) -> Any:
+    """All lanes folded in a fixed order (pairwise halves), so that results repeat."""
+
+    @intrinsic
+    def run(typingctx: Any, a: Any) -> Any:
+        if not isinstance(a, VectorType):
+            return None
+        scalar = types.float32 if a.bits == 32 else types.float64
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            value, count = args[0], a.count
+            while count > 1:
+                half = count // 2
+                number = ir.IntType(32)
+                low = ir.Constant(ir.VectorType(number, half), list(range(half)))
+                high = ir.Constant(ir.VectorType(number, half), list(range(half, count)))
+                undefined = ir.Constant(value.type, ir.Undefined)
+                first = builder.shuffle_vector(value, undefined, low)
+                second = builder.shuffle_vector(value, undefined, high)
+                if name == "add":
+                    value = builder.fadd(first, second)
+                else:
+                    larger = builder.fcmp_unordered(">" if name == "max" else "<", first, second)
+                    value = builder.select(larger, first, second)
+                count = half
+            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+        return scalar(a), codegen
+
+    return run
+
+
+sum_lanes = _reduce("add")
+max_lanes = _reduce("max")
+
+
+class _Arithmetic(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 2 and isinstance(args[0], VectorType) and args[0] == args[1]:
+            return signature(args[0], args[0], args[0])
+        return None
+
+
+def _operator(function: Any, emit: str) -> None:
+    @infer_global(function)
+    class Template(_Arithmetic):
+        key = function
+
+    @lower_builtin(function, VectorType, VectorType)
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, emit)(args[0], args[1])
+
+
+for _function, _emit in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _operator(_function, _emit)
+
+# ---------------------------------------------------------------- atomics and calls
+
+
+@intrinsic
+def fetch_add(typingctx: Any, address: Any, value: Any) -> Any:
+    """Add to an int64 at ``address`` atomically; the value before."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(builder, args[0], ir.IntType(64))
+        return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def load_acquire(typingctx: Any, address: Any) -> Any:
+    """Read an int64 that another thread writes."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(builder, args[0], ir.IntType(64))
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def call_kernel(typingctx: Any, function: Any, row: Any, task: Any, slot: Any) -> Any:
+    """Call the kernel at address ``function`` with its parameter row, a task and a slot."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word, word, word])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), list(args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def address_of(typingctx: Any, array: Any) -> Any:
+    """The byte address of an array's first element."""
+    if not isinstance(array, types.Array):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        struct = context.make_array(array)(context, builder, args[0])
+        return builder.ptrtoint(struct.data, ir.IntType(64))
+
+    return types.int64(array), codegen
