@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .program import Program, Report, SpecError, load
 
+    __version__: str
+
 __all__ = ["Program", "Report", "SpecError", "__version__", "load"]
 
 

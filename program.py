@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,23 +15,56 @@ from .compiler.cost import Cost, cost
 from .compiler.interpret import bind_sizes, interpret
 from .compiler.ir.dims import Dim, DimLike, UnboundSymbol, evaluate
 from .compiler.ir.graph import Graph, Node
+from .compiler.ir.text import print_graph
 from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
 from .compiler.ops.base import OpError
 from .compiler.ops.initialise import initialise
 from .proof import Proof, Report, prove, sizes_at
+from .runtime import machine
 from .runtime import weights as files
 from .runtime.faults import RuntimeFault
 from .runtime.images import Preprocess
 from .runtime.inputs import Declared, check_input, is_generated, parse_assignments, read_input
-from .runtime.machine import require_memory
+from .runtime.outputs import read_labels, save_outputs, top_classes
 from .spec import syntax as s
-from .spec.diagnostics import Diagnostic, Reporter, SpecError
+from .spec.diagnostics import Diagnostic, Reporter, SpecError, render_all
 from .spec.elaborate import Model, elaborate
 from .spec.envelope import Envelope, load_envelope
-from .spec.parser import parse_model
+from .spec.formatter import format_spec
+from .spec.schema import json_schema
 from .spec.sections_data import WeightRule
+from .specs import (
+    decode_spec,
+    find_spec,
+    read_spec,
+    resolver,
+    short_path,
+    spec_syntax,
+    statements_of,
+)
 
-__all__ = ["Preprocess", "Program", "Proof", "Report", "SpecError", "find_spec", "load"]
+__all__ = [
+    "Preprocess",
+    "Program",
+    "Proof",
+    "Report",
+    "SpecError",
+    "decode_spec",
+    "find_spec",
+    "format_spec",
+    "json_schema",
+    "load",
+    "located_faults",
+    "machine",
+    "print_graph",
+    "read_labels",
+    "read_spec",
+    "render_all",
+    "save_outputs",
+    "spec_syntax",
+    "top_classes",
+    "zoo",
+]
 
 ENGINES = ("reference",)
 PLANNED = {
@@ -42,8 +73,8 @@ PLANNED = {
 }
 """Ops that a later part of Tilth expands, and that part."""
 
-Sizes = Mapping[str, "int | Sequence[int]"]
-"""Sizes by symbol and shapes by input."""
+Sizes = Mapping[str, "int | Sequence[int | str]"]
+"""Sizes by symbol and shapes by input, where a text leaves a size open."""
 
 
 def load(
@@ -77,7 +108,7 @@ def load(
         raise SpecError([Diagnostic("E014", message)], {})
     overrides = _overrides(set)
     reporter = Reporter()
-    envelope = load_envelope(path, reporter, _short_path(path))
+    envelope = load_envelope(path, reporter, short_path(path))
     if envelope is None or reporter.failed:
         _check_model_too(envelope, reporter)
         reporter.raise_if_failed()
@@ -87,23 +118,6 @@ def load(
     with located_faults(reporter.sources):
         graph = model.graph.bind(sizes_at(model.graph, given))
     return Program(model, graph, dict(reporter.sources), bool(overrides))
-
-
-def find_spec(spec: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """The file that a path or a name means, and the variant that the name stands for, if any."""
-    path, name = Path(spec), os.fspath(spec)
-    if path.is_file() or path.suffix in (".yaml", ".yml") or os.sep in name:
-        return path, None
-    found = zoo.find(name)
-    if found is None:
-        close = get_close_matches(name, zoo.names(), 3)
-        hint = "`tilth zoo list` shows the names; a file's name ends in .yaml"
-        if close:
-            hint = "did you mean " + " or ".join(f"`{n}`" for n in close) + "?"
-        message = f"no spec or variant is called `{name}`, and it is not a file"
-        raise SpecError([Diagnostic("E001", message, hint=hint)], {})
-    entry, variant = found
-    return entry.path, variant
 
 
 @dataclass(frozen=True)
@@ -203,7 +217,7 @@ class Program:
             total = cost(self.graph, sizes)
             held = [total.parameter_bytes, total.buffer_bytes, total.peak_bytes]
             double = 2 if precision == "f64" else 1
-            require_memory(double * sum(n for n in held if isinstance(n, int)), "this run")
+            machine.require_memory(double * sum(n for n in held if isinstance(n, int)), "this run")
             found: dict[str, np.ndarray] = {}
             if given is not None:
                 name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
@@ -232,7 +246,7 @@ class Program:
             }
             sizes = sizes_at(self.graph, {name: array.shape for name, array in found.items()})
             full = self.declared({"N": 1, **sizes})
-            require_memory(_generated_bytes(values, full), "generating the inputs")
+            machine.require_memory(_generated_bytes(values, full), "generating the inputs")
             found |= {
                 name: read_input(name, value, full[name], seed, preprocess)
                 for name, value in values.items()
@@ -367,62 +381,40 @@ def _elaborate(
     reporter: Reporter,
     variant: str | None,
     overrides: Sequence[str],
-    given: Mapping[str, int | tuple[int, ...]],
+    given: Mapping[str, int | tuple[int | str, ...]],
 ) -> Model:
     """The model with its sizes open, or else, where it needs them, with the given ones."""
     known = list(reporter.diagnostics)
     try:
-        return elaborate(envelope, reporter, variant, overrides, None, _resolver(reporter))
+        return elaborate(envelope, reporter, variant, overrides, None, resolver(reporter))
     except SpecError:
         if not given:
             raise
     reporter.diagnostics[:] = known
     sizes = _symbol_sizes(envelope, given)
-    return elaborate(envelope, reporter, variant, overrides, sizes, _resolver(reporter))
-
-
-def _resolver(reporter: Reporter) -> Any:
-    """How ``use:`` finds another spec: by its name in the zoo."""
-
-    def find(name: str) -> tuple[Envelope, str | None] | None:
-        found = zoo.find(name)
-        if found is None:
-            return None
-        entry, variant = found
-        envelope = load_envelope(entry.path, reporter, _short_path(entry.path))
-        return None if envelope is None else (envelope, variant)
-
-    return find
+    return elaborate(envelope, reporter, variant, overrides, sizes, resolver(reporter))
 
 
 def _check_model_too(envelope: Envelope | None, reporter: Reporter) -> None:
     """Report the model block's syntax along with the faults around it."""
     if envelope is not None:
-        span, document = envelope.model.span, envelope.document
-        parse_model(document.text, span.start, span.end, document.file, reporter)
+        statements_of(envelope, reporter)
 
 
-def _symbol_sizes(envelope: Envelope, given: Mapping[str, int | tuple[int, ...]]) -> dict[str, int]:
+def _symbol_sizes(
+    envelope: Envelope, given: Mapping[str, int | tuple[int | str, ...]]
+) -> dict[str, int]:
     """Values of symbols, read off the input declarations before anything is elaborated."""
-    span, document = envelope.model.span, envelope.document
-    rows = parse_model(document.text, span.start, span.end, document.file, Reporter())
+    rows = statements_of(envelope, Reporter())
     sizes = {name: size for name, size in given.items() if isinstance(size, int)}
-    for row in rows:
-        for name in row.names if isinstance(row, s.Input) else ():
+    for row in (row for row in rows if isinstance(row, s.Input)):
+        for name in row.names:
             shape = given.get(name, ())
-            dims = row.type.dims  # type: ignore[union-attr]
-            for dim, size in zip(dims, shape if isinstance(shape, tuple) else (), strict=False):
-                if isinstance(dim, s.Name) and dim.id not in envelope.options:
+            pairs = zip(row.type.dims, shape if isinstance(shape, tuple) else (), strict=False)
+            for dim, size in pairs:
+                if isinstance(dim, s.Name) and isinstance(size, int):
                     sizes.setdefault(dim.id, size)
-    return sizes
-
-
-def _short_path(path: Path) -> str:
-    """The path as messages show it: relative when it lies below the working folder."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    return {name: size for name, size in sizes.items() if name not in envelope.options}
 
 
 def _overrides(options: Mapping[str, Any] | Sequence[str]) -> list[str]:

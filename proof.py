@@ -115,8 +115,11 @@ def sizes_at(graph: Graph, shapes: Mapping[str, tuple[int | str, ...] | int]) ->
     A size that is a symbol's name leaves it open. Raises ``OpError`` E802 when something does not
     fit.
     """
-    sizes = {name: size for name, size in shapes.items() if isinstance(size, int)}
     inputs = {graph.node(index).name: graph.node(index).type for index in graph.inputs}
+    # A number for an input is the shape of a vector.
+    shapes = {name: (n,) if isinstance(n, int) and name in inputs.keys() - graph.symbols else n
+              for name, n in shapes.items()}  # fmt: skip
+    sizes = {name: size for name, size in shapes.items() if isinstance(size, int)}
     unknown = sizes.keys() - graph.symbols
     unknown |= {n for n, shape in shapes.items() if isinstance(shape, tuple) and n not in inputs}
     for name in sorted(unknown):
@@ -160,7 +163,7 @@ def _pairs(name: str, declared: Shape, given: tuple[int | str, ...]) -> list[tup
 def _expectation(model: Model) -> Expectation | None:
     """The facts of this variant; the spec's own name stands for its default variant."""
     expect, envelope = model.envelope.expect, model.envelope
-    if model.variant in expect:
+    if model.variant is not None and model.variant in expect:
         return expect[model.variant]
     return expect.get(envelope.name) if model.variant == envelope.default_variant else None
 

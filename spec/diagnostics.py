@@ -103,10 +103,14 @@ CODES |= {
 
 @dataclass(frozen=True)
 class Label:
-    """A second place that a message points to."""
+    """A second place that a message points to.
+
+    Labels with a ``side`` ("left from") stand on one line: ``left from 12:25 conv3, right from ...``.
+    """
 
     span: Span
     text: str
+    side: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,12 @@ class Diagnostic:
             **place,
             "found": self.found,
             "labels": [
-                {"file": x.span.file, "line": x.span.line, "column": x.span.column, "text": x.text}
+                {
+                    "file": x.span.file,
+                    "line": x.span.line,
+                    "column": x.span.column,
+                    "text": f"{x.side} {x.text}".strip(),
+                }
                 for x in self.labels
             ],
             "hint": self.hint,
@@ -187,11 +196,10 @@ def render(diagnostic: Diagnostic, sources: Mapping[str, str]) -> str:
     else:
         lines = [f"{span.file}:{span.line}:{span.column}: {head}"]
         lines += _excerpt(span, sources.get(span.file, ""), diagnostic.found)
-    for label in diagnostic.labels:
-        place = str(label.span)
-        if span is not None and label.span.file != span.file:
-            place = f"{label.span.file}:{place}"
-        lines.append(f"   {place}: {label.text}")
+    sides = [f"{x.side} {_other(x, span)} {x.text}" for x in diagnostic.labels if x.side]
+    if sides:
+        lines.append(f"   {', '.join(sides)}")
+    lines += [f"   {_other(x, span)}: {x.text}" for x in diagnostic.labels if not x.side]
     if diagnostic.hint:
         lines.append(f"   hint: {diagnostic.hint}")
     return "\n".join(lines)
@@ -235,6 +243,12 @@ def edit_distance(a: str, b: str, limit: int) -> int:
 def _place(diagnostic: Diagnostic) -> tuple[str, int, int]:
     span = diagnostic.span
     return (span.file, span.line, span.column) if span else ("", 0, 0)
+
+
+def _other(label: Label, span: Span | None) -> str:
+    """A label's place; its file too where that is another one."""
+    same = span is None or label.span.file == span.file
+    return str(label.span) if same else f"{label.span.file}:{label.span}"
 
 
 def _excerpt(span: Span, source: str, found: str) -> list[str]:

@@ -125,8 +125,10 @@ define(
         (Operand("operands", variadic=True),),
         _energy,
         None,
-        "An energy term; `axes` as in site. The result is the energy it adds.",
-        attrs=("axes", "domain", "dtype"),
+        "An energy term, then the condition under which it counts; `axes` as in site. `rows` names "
+        "the last operands: indices that `for (i, j) in table` takes from a table, column by "
+        "column. The result is the energy it adds.",
+        attrs=("axes", "domain", "rows", "dtype"),
         why_no_reference=INFERENCE,
     )
 )

@@ -18,6 +18,7 @@ from . import tensors as t
 from .builder import Path
 from .environment import Env
 from .errors import fail
+from .places import sides_of_blocks
 from .values import (
     CombineBlock,
     DefBlock,
@@ -76,9 +77,7 @@ def _apply_parallel(block: Any, value: Any, env: Env, span: Span) -> Any:
     if isinstance(block, CombineBlock):
         left = _side(block.left, value, env, span)
         right = _side(block.right, value, env, span)
-        places = [(_span(block.left), f"left from {_text(block.left)}"),
-                  (_span(block.right), f"right from {_text(block.right)}")]  # fmt: skip
-        return t.binary(env, block.op, left, right, block.span, places)
+        return t.binary(env, block.op, left, right, block.span, sides_of_blocks(block))
     if isinstance(block, NegateBlock):
         return t.elementwise(env, "neg", [apply(block.body, value, env, span)], block.span)
     if isinstance(block, FanBlock):
@@ -100,27 +99,6 @@ def _apply_parallel(block: Any, value: Any, env: Env, span: Span) -> Any:
 
 def _side(part: Any, value: Any, env: Env, span: Span) -> Any:
     return apply(part, value, env, span) if is_block(part) else part
-
-
-def _span(part: Any) -> Span | None:
-    """Where the last element of an operand stands: that is what made the shape."""
-    while isinstance(part, PipeBlock):
-        part = part.parts[-1]
-    return getattr(part, "span", None)
-
-
-def _text(part: Any) -> str:
-    while isinstance(part, PipeBlock):
-        part = part.parts[-1]
-    if isinstance(part, LabelBlock):
-        return part.name
-    if isinstance(part, OpBlock):
-        return part.layer.name
-    if isinstance(part, IdentityBlock):
-        return "id"
-    if isinstance(part, (DefBlock, Instance)):
-        return part.name
-    return "here"
 
 
 # ---------------------------------------------------------------- chains
@@ -208,7 +186,7 @@ def _fill(label: LabelBlock, copy: int) -> str:
 
 def apply_instance(block: Instance, value: Any, env: Env, span: Span) -> Any:
     """A named block: its own path, and the same weights each time."""
-    block.used = True
+    block.first, block.place = block.first or span, span
     path = Path(block.path, block.path, block)
     return apply(block.block, value, env.at(path), span)
 

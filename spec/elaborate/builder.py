@@ -111,7 +111,7 @@ class GraphBuilder:
         for left, right in pairs:
             self.elab.require_equal(left, right, f"operands of {op}", span)
         for kind in results:
-            self.elab.check_size(kind, op, span)
+            self.elab.check_size(kind, "this result", span)
         index = self.graph.add(op, operands, attrs, results, name, span)
         self.elab.count_node(span)
         if len(results) == 1:
@@ -162,7 +162,7 @@ class GraphBuilder:
             if earlier.rehearsed and not self.elab.rehearsing:
                 self.elab.weights[path] = replace(earlier, rehearsed=False)
             return self.local(earlier.value, root)
-        self.elab.check_size(kind, "param", span)
+        self.elab.check_size(kind, f"the weight `{path}`", span)
         attrs: dict[str, AttrValue] = {
             "path": path, "init": init, "kind": role, "domain": domain,
         }  # fmt: skip
@@ -252,6 +252,11 @@ class LayerBuilder:
         full = TensorType(dtype or self.dtype, tuple(substitute(d, elab.solved) for d in shape))
         instance = self.path.instance
         known = elab.weights.get(path)
+        if known is not None and known.type != full and instance is not None:
+            fail("E103", f"`{instance.name}` is used on two shapes, and its weights are shared",
+                 instance.place, f"{path} is {known.type} and would be {full}",
+                 "give each its own instance",
+                 [(instance.first, "first used here"), (instance.span, "defined here")])  # fmt: skip
         shared = instance is not None and path in instance.weights
         if known is not None and not shared and not known.rehearsed and not elab.rehearsing:
             elab.collision(path, self.span)

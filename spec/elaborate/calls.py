@@ -106,7 +106,7 @@ def _apply(block: Any, node: s.Call, env: Env) -> Any:
 
 def _call_layer(name: str, node: s.Call, env: Env) -> Any:
     """Tensors apply the layer, settings alone make a block, numbers alone compute."""
-    from .layers import apply_layer, bind_arguments
+    from .layers import apply_layer, bind_arguments, complete
 
     layer = LAYERS[name]
     positional: list[tuple[Any, Span]] = []
@@ -114,9 +114,14 @@ def _call_layer(name: str, node: s.Call, env: Env) -> Any:
     kinds = {setting.name: setting.kind for setting in layer.settings}
     for argument in node.args:
         if argument.weight is not None:
-            fail("E401", f"`{name}` takes no weighted arguments", argument.span)
+            fail("E401", f"`{name}` takes no weighted arguments", argument.span,
+                 hint="weights stand in `choice(0.8: a, 0.2: b)`")  # fmt: skip
         if argument.name is None:
-            positional.append((evaluate_value(argument.value, env), argument.span))
+            value = evaluate_value(argument.value, env)
+            if is_block(value):
+                fail("E405", f"`{name}` applies to tensors", argument.span, describe(value),
+                     f"blocks are composed: `block >> {name}`")  # fmt: skip
+            positional.append((value, argument.span))
             continue
         if argument.name in named:
             fail("E403", f"`{argument.name}` is given twice", argument.span)
@@ -129,13 +134,11 @@ def _call_layer(name: str, node: s.Call, env: Env) -> Any:
         inputs = [v for v, _ in named.values() if isinstance(v, (Tensor, Unknown))]
         if inputs:
             fail("E405", f"tensors of `{name}` are given without a name", node.span)
-    given = bind_arguments(layer, settings, named, node.span)
+    given, places = bind_arguments(layer, settings, named)
+    if given:
+        complete(layer, given, env, node.span, places)  # a wrong setting is shown where it stands
     if operands or layer.operands[1] == 0:
         return apply_layer(layer, operands, given, env, node.span)
-    from .layers import complete
-
-    if any(setting.name in given for setting in layer.settings) or not layer.settings:
-        complete(layer, given, env, node.span)  # report wrong settings where they are written
     return OpBlock(layer, given, node.span)
 
 

@@ -30,6 +30,7 @@ class Elaborator:
         self.symbols: set[str] = set()
         self.rehearsing = 0
         self.resolver: Callable[[str], Any] | None = None
+        self.lost: frozenset[str] = frozenset()
         self.fix_settings: dict[str, Any] = {}
         self.open_sizes: dict[str, str] = {}
         self.using: list[str] = []
@@ -48,19 +49,24 @@ class Elaborator:
     # ------------------------------------------------------------ messages
 
     def report(self, diagnostic: Diagnostic) -> None:
-        """Keep a fault, unless this is a rehearsal."""
+        """Keep a fault; the same one is met again wherever its definition is expanded."""
+        for known in self.reporter.diagnostics:
+            if (known.code, known.span, known.message) == (
+                diagnostic.code, diagnostic.span, diagnostic.message
+            ):  # fmt: skip
+                return
         self.reporter.report(diagnostic)
 
     def collision(self, path: str, span: Span) -> None:
         """E305: two weights on one path; both places are shown."""
         earlier = self.weights[path]
-        label = "one"
-        places = [(earlier.span, "the other one is here")]
         if earlier.span == span:
-            places = []
-            label = "one (this place is used more than once)"
-        fail("E305", f"two weights on the path `{path}`", span, label,
-             "give one a label: `... as name`", places)  # fmt: skip
+            fail("E305", f"two weights on the path `{path}`", span, "this place is used twice",
+                 "label each use, or number the copies of a repetition from outside: "
+                 "`(...)^n as name`")  # fmt: skip
+        fail("E305", f"two weights on the path `{path}`", span, "the second",
+             "give each a label of its own: `... as name`",
+             [(earlier.span, "the first")])  # fmt: skip
 
     # ------------------------------------------------------------ budgets
 

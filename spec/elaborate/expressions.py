@@ -17,7 +17,8 @@ from ..diagnostics import nearest
 from . import tensors as t
 from .elaborator import looks_like_size
 from .environment import Env
-from .errors import fail
+from .errors import Poisoned, fail
+from .places import operator_at, sides_of
 from .values import (
     CombineBlock,
     DefValue,
@@ -68,9 +69,33 @@ def resolve(name: str, env: Env, span: Span) -> Any:
         return bound
     if found is not None:
         scope, entry = found
+        if entry.kind == "index":
+            _unbound_index(name, env, span)
         value = scope.force(entry, span)
         return _macro(value, env) if isinstance(value, s.Equation) else value
     return _builtin(name, env, span)
+
+
+def _unbound_index(name: str, env: Env, span: Span) -> Any:
+    """E501 beside a reducer over the same index, E508 where nothing binds it."""
+    _outside_reducer(name, env, span)
+    fail("E508", f"the index `{name}` is not bound here", span,
+         hint=f"put it on the left-hand side, `y[{name}] = ...`, or reduce over it, "
+         f"`sum{{{name}}} ...`")  # fmt: skip
+
+
+def _outside_reducer(name: str, env: Env, span: Span) -> None:
+    """E501 when a reducer of the same statement binds the name, but not here."""
+    for statement in env.scope.statements:
+        place = getattr(statement, "span", span)
+        if place.file != span.file or not place.start <= span.start < place.end:
+            continue
+        for node in s.walk(statement):
+            if isinstance(node, s.Reduction) and any(name == key for key, _ in node.binders):
+                fail("E501", f"the index `{name}` is used outside its reducer", span,
+                     hint=f"`{node.kind}` takes the product to its right and stops at `+` and "
+                     f"`-`: bracket what it covers, `{node.kind}{{{name}}} (...)`",
+                     labels=[(node.span, "the reducer")])  # fmt: skip
 
 
 def _macro(equation: s.Equation, env: Env) -> Any:
@@ -101,13 +126,16 @@ def scope_symbol(name: str, env: Env) -> Any:
 
 
 def unknown_name(name: str, env: Env, span: Span) -> Any:
-    """E301 with the nearest name."""
+    """E301 with the nearest name; what a broken statement may define is passed over."""
     from .calls import BUILTINS
 
+    if name in env.elab.lost:
+        raise Poisoned
+    _outside_reducer(name, env, span)
     candidates = [*env.bound, *env.scope.visible(), *LAYERS, *BUILTINS, *DISTRIBUTIONS, "id"]
     close = nearest(name, [c for c in candidates if c != name])
     hint = f"did you mean `{close}`?" if close else None
-    if close is None and looks_like_size(name):
+    if close is None and looks_like_size(name) and name[0].isupper():
         hint = f"if `{name}` is a size, give it under `options:` or use it in a shape"
     fail("E301", f"unknown name `{name}`", span, hint=hint)
 
@@ -182,8 +210,10 @@ def whole(value: Any, span: Span, what: str) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, Dim)):
-        found = f"{value}" if is_number(value) else describe(value)
-        fail("E105", f"{what} must be a whole number", span, found)
+        found = f"{value:.6g}" if isinstance(value, float) else describe(value)
+        hint = "`/` does not round: use floor(..), ceil(..) or round(..)"
+        fail("E105", f"{what} must be a whole number", span, found,
+             hint if isinstance(value, float) else None)  # fmt: skip
     return value
 
 
@@ -210,7 +240,7 @@ def _unary(node: s.Unary, env: Env) -> Any:
 
 def _binary(node: s.Binary, env: Env) -> Any:
     if node.op in ("+", "-", "++", "|"):
-        check_chains(node)
+        check_chains(node, env)
     left, right = evaluate_part(node.left, env), evaluate_part(node.right, env)
     return combine(node.op, left, right, env, node)
 
@@ -219,41 +249,44 @@ def combine(op: str, left: Any, right: Any, env: Env, node: s.Binary) -> Any:
     """An infix operator on two values of any kind."""
     span = node.span
     if op == "^" and is_block(left):
-        return RepeatBlock(left, _times(right, span), span)
+        return RepeatBlock(left, _times(right, node.right.span), span)
     if op == "|":
         parts = (*left.parts, right) if isinstance(left, SideBlock) else (left, right)
         return SideBlock(parts, span)
     if is_block(left) or is_block(right):
-        return _combine_blocks(op, left, right, span)
+        return _combine_blocks(op, left, right, env, node)
     shifted = _shift(op, left, right)
     if shifted is not None:
         return shifted
     left, right = value_of(left, env, span), value_of(right, env, span)
     if _plain(left) and _plain(right) and op != "@":
         return _constant_binary(op, left, right, env, span)
-    for side in (left, right):
-        if not isinstance(side, (Tensor, Unknown, list, tuple)) and not is_number(side) \
-                and not isinstance(side, bool):  # fmt: skip
-            fail("E405", f"`{op}` needs numbers or tensors", span, describe(side))
-    places = [(node.left.span, "left side"), (node.right.span, "right side")]
-    return t.binary(env, op, left, right, span, places if op in ("+", "-", "*", "++") else ())
+    for side, place in ((left, node.left.span), (right, node.right.span)):
+        if isinstance(side, (list, tuple)):
+            t.check_list(side, place)
+        elif not isinstance(side, (Tensor, Unknown, bool)) and not is_number(side):
+            fail("E405", f"`{op}` needs numbers or tensors", place, describe(side))
+    return t.binary(env, op, left, right, span, sides_of(node, env))
 
 
-def _combine_blocks(op: str, left: Any, right: Any, span: Span) -> Any:
+def _combine_blocks(op: str, left: Any, right: Any, env: Env, node: s.Binary) -> Any:
     if op not in ("+", "-", "*", "/", "++", "@"):
-        fail("E406", f"`{op}` does not combine blocks", span,
+        fail("E406", f"`{op}` does not combine blocks", operator_at(node, env),
              f"{describe(left)} {op} {describe(right)}")  # fmt: skip
-    for side in (left, right):
+    for side, place in ((left, node.left.span), (right, node.right.span)):
         if not is_block(side) and not isinstance(side, Tensor) and not is_number(side):
-            fail("E406", f"`{op}` combines blocks with blocks, tensors or numbers", span,
+            fail("E406", f"`{op}` combines blocks with blocks, tensors or numbers", place,
                  describe(side))  # fmt: skip
-    return CombineBlock(op, left, right, span)
+    return CombineBlock(op, left, right, node.span, operator_at(node, env))
 
 
 def _times(value: Any, span: Span) -> int:
     value = whole(value, span, "a repetition")
-    if isinstance(value, Dim) or value < 0:
-        fail("E408", "a block is repeated a known number of times, 0 or more", span, str(value))
+    if isinstance(value, Dim):
+        fail("E409", "a block is repeated a number of times known while compiling", span,
+             str(value), "give the size a value under `options:`")  # fmt: skip
+    if value < 0:
+        fail("E408", "a block is repeated 0 times or more", span, str(value))
     if value > 100_000:
         fail("E702", f"a block is repeated {value} times", span,
              hint="write the repetition as a recurrence over an index")  # fmt: skip
@@ -365,20 +398,21 @@ def _list_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> Any:
 # ---------------------------------------------------------------- chains
 
 
-def check_chains(node: s.Binary) -> None:
+def check_chains(node: s.Binary, env: Env) -> None:
     """E204: a chain may stand unbracketed only as the first operand."""
-    if isinstance(node.right, s.Pipe):
-        _chain_fault(node, node.right, first=False)
-
-
-def _chain_fault(node: s.Binary, chain: s.Pipe, first: bool) -> None:
-    op = node.op
-    fail(
-        "E204",
-        f"a chain after `{op}` needs brackets",
-        chain.span,
-        hint=f"write `(a {op} b) >> c` or `a {op} (b >> c)`",
-    )
+    chain = node.right
+    if not isinstance(chain, s.Pipe):
+        return
+    source = env.elab.reporter.sources.get(node.span.file, "")
+    nodes = (node.left, chain.parts[0], chain.parts[1:])
+    spans = [(x[0].span.start, x[-1].span.end) if isinstance(x, tuple)
+             else (x.span.start, x.span.end) for x in nodes]  # fmt: skip
+    texts = [source[start:end] for start, end in spans]
+    if sum(map(len, texts)) > 70 or any("\n" in x or not x for x in texts):
+        texts = ["a", "b", "c"]
+    (a, b, c), op = texts, node.op
+    fail("E204", f"a chain after `{op}` needs brackets", chain.span,
+         hint=f"write `({a} {op} {b}) >> {c}` or `{a} {op} ({b} >> {c})`")  # fmt: skip
 
 
 def _pipe(node: s.Pipe, env: Env) -> Any:
@@ -448,9 +482,26 @@ def _conditional(node: s.Conditional, env: Env) -> Any:
     yes = evaluate_value(node.yes, _guarded(env, condition, node.condition.span))
     no = evaluate_value(node.no, _guarded(env, opposite, node.condition.span))
     if is_block(yes) or is_block(no):
+        if _from_sizes(condition):
+            _undecided("the condition compares sizes", node.condition.span)
         fail("E110", "blocks are chosen while compiling", node.condition.span, str(condition.type),
              "a condition on values of tensors can only choose between tensors")  # fmt: skip
     return t.elementwise(env, "where", [condition, yes, no], node.span)
+
+
+def _from_sizes(tensor: Tensor) -> bool:
+    """Whether a condition depends on nothing but symbolic sizes and constants."""
+    graph = tensor.home.graph
+    stack, seen = [tensor.value.node], set()
+    while stack:
+        index = stack.pop()
+        if index in seen:
+            continue
+        seen.add(index)
+        if graph.node(index).op in ("input", "param", "sample"):
+            return False
+        stack += [value.node for value in graph.operands(index)]
+    return True
 
 
 def _guarded(env: Env, condition: Tensor, span: Span) -> Env:

@@ -40,8 +40,12 @@ def apply_layer(
     flat = _flatten(operands, env, span)
     fewest, most = layer.operands
     if len(flat) < fewest or (most is not None and len(flat) > most):
-        wanted = str(fewest) if fewest == most else f"{fewest} to {most}" if most else f"{fewest}+"
-        fail("E407", f"`{layer.name}` applies to {wanted} tensors", span, f"found {len(flat)}")
+        wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
+        wanted = f"{fewest} or more" if most is None else wanted
+        noun = "tensor" if wanted == "1" else "tensors"
+        hint = "side by side: `(f | f)`; joined: `concat`" if most == 1 and flat else None
+        fail("E407", f"`{layer.name}` applies to {wanted} {noun}", span, f"found {len(flat)}",
+             hint)  # fmt: skip
     if any(isinstance(x, Unknown) for x in flat):
         return _guess(layer, flat, env, span)
     tensors = _as_tensors(flat, env, span)
@@ -167,8 +171,9 @@ def _shift_axis(
 # ---------------------------------------------------------------- settings
 
 
-def complete(layer: Layer, given: Mapping[str, Any], env: Env, span: Span) -> dict[str, Any]:
-    """All settings: as given, else the spec's defaults, else the layer's."""
+def complete(layer: Layer, given: Mapping[str, Any], env: Env, span: Span,
+             places: Mapping[str, Span] | None = None) -> dict[str, Any]:  # fmt: skip
+    """All settings: as given (at ``places``), else the spec's defaults, else the layer's."""
     defaults = env.scope.defaults_of(layer.name)
     settings: dict[str, Any] = {}
     for setting in layer.settings:
@@ -182,7 +187,8 @@ def complete(layer: Layer, given: Mapping[str, Any], env: Env, span: Span) -> di
         else:
             settings[setting.name] = setting.default
             continue
-        settings[setting.name] = convert(layer, setting, value, env, span)
+        place = (places or {}).get(setting.name, span)
+        settings[setting.name] = convert(layer, setting, value, env, place)
     return settings
 
 
@@ -193,23 +199,31 @@ def usage(layer: Layer) -> str:
         if setting.default is REQUIRED:
             parts.append(setting.name)
         else:
-            shown = setting.default
-            shown = str(shown).lower() if isinstance(shown, bool) else shown
-            parts.append(f"{setting.name}={'auto' if shown is None else shown}")
+            parts.append(f"{setting.name}={_default_text(setting.default)}")
     return f"it reads {layer.name}({', '.join(parts)})"
 
 
+def _default_text(value: Any) -> str:
+    """A default as one writes it; a rule such as ``("normal", 0, 1)`` reads ``normal(0, 1)``."""
+    if value is None or isinstance(value, bool):
+        return "auto" if value is None else str(value).lower()
+    if isinstance(value, tuple) and value and isinstance(value[0], str):
+        inner = ", ".join(str(x) for x in value[1:])
+        return f"{value[0]}({inner})" if inner else value[0]
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
 def bind_arguments(
-    layer: Layer, positional: Sequence[tuple[Any, Span]],
-    named: Mapping[str, tuple[Any, Span]], span: Span,
-) -> dict[str, Any]:  # fmt: skip
-    """Match arguments to settings; E401 unknown, E403 too many."""
+    layer: Layer, positional: Sequence[tuple[Any, Span]], named: Mapping[str, tuple[Any, Span]],
+) -> tuple[dict[str, Any], dict[str, Span]]:  # fmt: skip
+    """Match arguments to settings, with their places; E401 unknown, E403 too many."""
     names = [setting.name for setting in layer.settings]
     if len(positional) > len(names):
         place = positional[len(names)][1]
         fail("E403", f"too many arguments for `{layer.name}`", place,
              f"it takes {len(names)}", usage(layer))  # fmt: skip
     given = {name: value for name, (value, _) in zip(names, positional, strict=False)}
+    places = {name: place for name, (_, place) in zip(names, positional, strict=False)}
     for name, (value, place) in named.items():
         if name not in names:
             close = nearest(name, names)
@@ -217,8 +231,8 @@ def bind_arguments(
             fail("E401", f"`{layer.name}` has no setting `{name}`", place, hint=hint)
         if name in given:
             fail("E403", f"`{name}` is given twice", place)
-        given[name] = value
-    return given
+        given[name], places[name] = value, place
+    return given, places
 
 
 def convert(layer: Layer, setting: Setting, value: Any, env: Env, span: Span) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,7 @@ def elaborate(
     statements = parse_model(document.text, start, end, document.file, reporter)
     elab = Elaborator(reporter, envelope.name, _float_dtype(envelope, statements))
     elab.resolver = resolver
+    elab.lost = _lost_names(document.text[:end], start, statements)
     elab.fix_settings = _fix_settings(envelope)
     scope = file_scope(elab, envelope, statements, options, sizes or {})
     _run(elab, scope, envelope)
@@ -82,6 +84,17 @@ def elaborate(
     graph = _finish(elab)
     warnings = tuple(d for d in reporter.diagnostics if d.severity == "warning")
     return Model(envelope.name, chosen, graph, options, envelope, statements, warnings)
+
+
+def _lost_names(text: str, start: int, statements: Sequence[s.Statement]) -> frozenset[str]:
+    """Names in text that no statement covers: what a broken statement may have defined."""
+    found: set[str] = set()
+    for statement in [*statements, None]:
+        stop = statement.span.start if statement is not None else len(text)
+        for line in text[start:stop].splitlines():
+            found |= set(re.findall(r"[A-Za-z_]\w*'?", line.split("#")[0]))
+        start = statement.span.end if statement is not None else stop
+    return frozenset(found)
 
 
 def file_scope(

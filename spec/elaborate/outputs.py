@@ -176,8 +176,9 @@ def _set(scope: Scope, name: str, value: Any, seen: dict[str, Any], span: Any) -
     if tensor.labels:
         tensor = t.finish_labels(env, tensor, (), span)
     if name in seen:
-        fail("E302", f"`{name}` is output twice", span)
-    seen[name] = tensor
+        fail("E302", f"`{name}` is output twice", span, hint="name one: `output other = ...`",
+             labels=[(seen[name], "first output here")])  # fmt: skip
+    seen[name] = span
     scope.elab.builder.graph.set_output(name, t.local(env, tensor))
 
 

@@ -454,10 +454,13 @@ def _factor(scope: Scope, row: s.Factor, place: int) -> tuple[str, Value]:
     value = evaluate_value(row.energy, env)
     tensor = t.as_tensor(env, value, row.span)
     operands = [(tensor, tensor.labels), *_condition(row.clause, env)]
+    columns = {key: column for key, column in bound.items() if isinstance(column, Tensor)}
+    operands += [(column, column.labels) for column in columns.values()]
     axes = {key: index.axis for key, index in bound.items() if isinstance(index, LabelIndex)}
+    axes |= {axis.name: axis for column in columns.values() for axis in column.labels}
     attrs = {
         "axes": tuple(tuple(axis.name for axis in labels) for _, labels in operands),
-        "domain": _domain(axes), "dtype": env.elab.float_dtype,
+        "domain": _domain(axes), "rows": tuple(columns), "dtype": env.elab.float_dtype,
     }  # fmt: skip
     values = [t.local(env, t.cast(env, operands[0][0], env.elab.float_dtype, row.span))]
     values += [t.local(env, x) for x, _ in operands[1:]]

@@ -40,6 +40,9 @@ def infer_range(name: str, nodes: Sequence[Any], env: Env, span: Span) -> Domain
                 env.elab.require_equal(size, other, f"uses of index {name}", other_place)
         return Domain(env.elab.resolve(size))
     letter = name.upper()
+    known = env.scope.find_bound(letter)
+    if isinstance(known, int) and not isinstance(known, bool):
+        return Domain(known)
     if letter in env.elab.symbols:
         return Domain(scope_symbol(letter, env))
     fail("E502", f"the range of the index `{name}` is unknown", span,

@@ -22,7 +22,7 @@ from .environment import Env
 from .equations import Piece, indexed_piece, join_pieces, shifted_name
 from .errors import Poisoned, fail
 from .ranges import infer_range
-from .values import Axis, LabelIndex, ScanIndex, Tensor, Unknown
+from .values import Axis, Edge, LabelIndex, ScanIndex, Tensor, Unknown
 
 if TYPE_CHECKING:
     from .scope import Scope
@@ -321,7 +321,8 @@ class _Loop:
             else _Known(init.type, _has_inner(init))
             for name, init in inits.items()
         }
-        guess = self._rehearse(guess)
+        given = {n: _Known(x.type, _has_inner(x)) for n, x in inits.items() if x is not None}
+        guess = self._rehearse(guess, given)
         region = Region(self.scope.builder, self.group[0])
         values = self._body(region, guess)
         self._finish(region, values, guess, inits, starts)
@@ -365,15 +366,20 @@ class _Loop:
         del shape[place + lead]
         return t.emit(env, "reshape", [value], self.span, (), shape=tuple(shape))
 
-    def _rehearse(self, guess: dict[str, Any]) -> dict[str, Any]:
-        """Learn the carries' types: repeat the body until they settle."""
+    def _rehearse(self, guess: dict[str, Any], given: dict[str, _Known]) -> dict[str, Any]:
+        """Learn the carries' types: repeat the body until they settle.
+
+        Where nothing else tells a shape, a start that is a single number does.
+        """
         elab = self.scope.elab
         for _ in range(ROUNDS):
             with elab.rehearsal():
                 values = self._body(Region(self.scope.builder, "rehearsal"), guess)
             learnt = {name: _known(self.scope.env, values[name], self.span) for name in guess}
-            if all(isinstance(x, Unknown) for x in learnt.values()) and learnt:
-                break
+            if learnt == guess and any(isinstance(x, Unknown) for x in learnt.values()):
+                if all(guess[name] == kind for name, kind in given.items()):
+                    break
+                learnt = {**guess, **given}
             if learnt == guess:
                 return learnt
             guess = learnt
@@ -443,7 +449,8 @@ class _Loop:
                                  [region.graph])  # fmt: skip
         for place, name in enumerate(stacked):
             tensor = Tensor(made[len(guess) + place], scope.builder)
-            self._enter(name, tensor, values[name], starts[name])
+            given = operands[list(guess).index(name)] if inits.get(name) is not None else None
+            self._enter(name, tensor, values[name], starts[name], given)
         for name in self.group:
             if name not in stacked:
                 scope.entries[name].state = "failed"
@@ -453,7 +460,9 @@ class _Loop:
             return t.zero(env, kind, self.span)
         return t.local(env, _fit(env, init, kind, self.span))
 
-    def _enter(self, name: str, stacked: Tensor, value: Any, pieces: list[Piece]) -> None:
+    def _enter(
+        self, name: str, stacked: Tensor, value: Any, pieces: list[Piece], start: Value | None
+    ) -> None:
         """Bring the stacked steps into the layout of an equation over indices."""
         env, span = self.scope.env, self.span
         place = self.places[name]
@@ -471,7 +480,14 @@ class _Loop:
         piece = Piece(tuple(low), tuple(size), stacked, span)
         inside = [p for p in pieces if _counts(p.low[place], self.domain)]
         entry = self.scope.entries[name]
-        entry.value = join_pieces(env, name, [*inside, piece])
+        joined = join_pieces(env, name, [*inside, piece])
+        outside = len(inside) < len(pieces)
+        if start is not None and outside:
+            shape = list(stacked.type.shape)
+            shape[at] = 1
+            made = env.builder.emit("reshape", [start], {"shape": tuple(shape)}, span)
+            joined = replace(joined, edge=Edge(place, 1 if self.reverse else -1, made, at))
+        entry.value = joined
         entry.state = "done"
 
 

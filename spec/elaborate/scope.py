@@ -128,6 +128,12 @@ class Scope:
         from . import random_variables
 
         for target in statement.targets:
+            earlier = self.draws.get(target.name, ())
+            if earlier and target.items is None:
+                fail("E602", f"`{target.name}` is drawn twice", target.span,
+                     hint="a variable has one `~`; the parts of a family are told apart by "
+                     f"their indices: `{target.name}[0] ~ ...`",
+                     labels=[(earlier[0].span, "first drawn here")])  # fmt: skip
             self.draws.setdefault(target.name, []).append(statement)
             entry = self.entries.get(target.name)
             if entry is None:
@@ -147,8 +153,11 @@ class Scope:
         earlier = self.entries.get(name)
         if earlier is not None and not (kind == "draw" and earlier.kind == "draw"):
             self._twice(name, span, earlier)
-        check_shadow(name, span)
         self.entries[name] = Entry(name, span, evaluate, kind)
+        if name in LAYERS or name in RESERVED:
+            # Uses of the name would be misread as the op: they are passed over.
+            self.entries[name].state = "failed"
+        check_shadow(name, span)
         return self.entries[name]
 
     def _twice(self, name: str, span: Span, earlier: Entry) -> None:
@@ -187,14 +196,11 @@ class Scope:
         if entry.state == "failed":
             raise Poisoned
         if entry.state == "running":
-            fail(
-                "E304",
-                f"`{entry.name}` is defined by itself",
-                entry.span,
-                hint="a recurrence reads an earlier step, such as "
-                f"`{entry.name}[t-1]`; a fixed point stands in `fix {{ ... }}`",
-                labels=[(asked, "asked for here")] if asked is not None else [],
-            )
+            labels = [(asked, "asked for here")] if asked is not None else []
+            fail("E304", f"`{entry.name}` is defined by itself{self._through(entry)}", entry.span,
+                 hint="a recurrence reads an earlier step, such as "
+                 f"`{entry.name}[t-1]`; a fixed point stands in `fix {{ ... }}`",
+                 labels=labels)  # fmt: skip
         entry.state = "running"
         try:
             value = entry.evaluate()
@@ -207,6 +213,12 @@ class Scope:
             raise
         entry.state, entry.value = "done", value
         return value
+
+    def _through(self, entry: Entry) -> str:
+        """The other names of a circle, which are all being evaluated."""
+        others = [x.name for x in self.entries.values() if x.state == "running" and x is not entry]
+        circle = [x for x in self.cycles.get(entry.name, ()) if x in others]
+        return " through " + ", ".join(f"`{x}`" for x in circle) if circle else ""
 
     def force_all(self) -> None:
         """Evaluate every entry, reporting faults as they come."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...compiler.ir.dims import DimLike, collect_undecided, compare, product
+from ...compiler.ir.dims import Dim, DimLike, collect_undecided, compare, product
 from ...compiler.ir.types import INTEGERS, Span
 from .. import syntax as s
 from . import tensors as t
@@ -64,23 +64,25 @@ def subscript(node: s.Subscript, env: Env) -> Any:
         return Unknown()
     if any(isinstance(item, Unknown) for item in items):
         return Unknown()
-    return index_value(base, items, env, node.span, _name(node.base))
+    places = [item.span for item in node.items]
+    return index_value(base, items, env, node.span, _name(node.base), places)
 
 
-def index_value(base: Any, items: Sequence[Any], env: Env, span: Span, name: str) -> Any:
-    """``base[items]`` for evaluated items."""
+def index_value(base: Any, items: Sequence[Any], env: Env, span: Span, name: str,
+                places: Sequence[Span] = ()) -> Any:  # fmt: skip
+    """``base[items]`` for evaluated items, which stand at ``places``."""
     if isinstance(base, Record):
         from .random_variables import record_row
 
         return record_row(base, items, env, span)
     if isinstance(base, (TupleValue, list, tuple)):
-        picked = _pick(base, items, env, span, name)
+        picked = _pick(base, items, env, span, name, places)
         if picked is not _NOT_PICKED:
             return picked
         base = t.as_tensor(env, base, span)
     if not isinstance(base, Tensor):
         fail("E405", "only tensors and lists are indexed", span, describe(base))
-    return index_tensor(base, items, env, span, name)
+    return index_tensor(base, items, env, span, name, places)
 
 
 def _name(node: Any) -> str:
@@ -102,42 +104,81 @@ def _item(node: Any, env: Env) -> Any:
 _NOT_PICKED = object()
 
 
-def _pick(base: Any, items: Sequence[Any], env: Env, span: Span, name: str) -> Any:
+def _pick(base: Any, items: Sequence[Any], env: Env, span: Span, name: str,
+          places: Sequence[Span]) -> Any:  # fmt: skip
     """A constant index into a list or tuple."""
     values = base.items if isinstance(base, TupleValue) else base
     first = items[0]
+    place = places[0] if places else span
     if isinstance(first, float):
-        first = whole(first, span, "an index")
+        first = whole(first, place, "an index")
     if not isinstance(first, int) or isinstance(first, bool):
         if isinstance(base, TupleValue):
             fail("E409", f"`{name}` holds different things; its index must be known while compiling",
-                 span, describe(first))  # fmt: skip
+                 place, describe(first))  # fmt: skip
         return _NOT_PICKED
     if not 0 <= first < len(values):
-        fail("E504", f"`{name}` has {len(values)} items", span, f"index {first}",
+        fail("E504", f"`{name}` has {_count(len(values), 'item', 'items')}", place, f"index {first}",
              "indices count from 0 and never from the end")  # fmt: skip
     picked = values[first]
     rest = items[1:]
-    return index_value(picked, rest, env, span, name) if rest else picked
+    return index_value(picked, rest, env, span, name, places[1:]) if rest else picked
+
+
+def _count(number: Any, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 # ---------------------------------------------------------------- tensors
 
 
 def index_tensor(
-    base: Tensor, items: Sequence[Any], env: Env, span: Span, name: str = "this"
-) -> Any:
-    """Index the element axes of a tensor."""
+    base: Tensor, items: Sequence[Any], env: Env, span: Span, name: str = "this",
+    places: Sequence[Span] = (),
+) -> Any:  # fmt: skip
+    """Index the element axes of a tensor; messages about an item point at its own place."""
+    base, items = _with_edge(base, items, env, span)
+    batched = bool(base.rest) and base.rest[0] == env.elab.batch
     base = _skip_batch(base, items, env)
     if len(items) > len(base.rest):
         spare = _grid_surplus(items)
         if len(items) + spare > len(base.rest) + spare or not base.rest:
-            fail("E507", f"`{name}` has {len(base.rest)} axes", span,
-                 f"{len(items)} indices", "the batch axis N is not mentioned")  # fmt: skip
+            fail("E507", f"`{name}` has {_count(len(base.rest), 'axis', 'axes')}",
+                 places[len(base.rest)] if places else span,
+                 _count(len(items), "index", "indices"),
+                 "the batch axis N is not mentioned" if batched else None)  # fmt: skip
     worker = _Indexing(base, env, span, name)
-    for item in items:
+    for place, item in enumerate(items):
+        worker.place = places[place] if places else span
         worker.take(item)
     return worker.finish()
+
+
+def _with_edge(
+    base: Tensor, items: Sequence[Any], env: Env, span: Span
+) -> tuple[Tensor, Sequence[Any]]:
+    """Where a read goes one step outside and an equation sets that step: the longer tensor."""
+    edge = base.edge
+    if edge is None or edge.place >= len(items):
+        return base, items
+    item = items[edge.place]
+    if isinstance(item, LabelIndex):
+        low, size = item.axis.low + item.offset, item.axis.size
+    elif isinstance(item, ScanIndex):
+        low, size = item.low + item.offset, item.size
+    else:
+        return base, items
+    outside = low == -1 if edge.side < 0 else low + size - base.type.shape[edge.at] == 1
+    if not outside:
+        return base, items
+    home = replace(env, builder=base.home)
+    extra = Tensor(edge.value, base.home)
+    parts = [extra, base] if edge.side < 0 else [base, extra]
+    longer = t.emit(home, "concat", t.promote(home, parts, span), span, (), axis=edge.at)
+    if edge.side > 0:
+        return longer, items
+    moved = replace(item, offset=item.offset + 1)
+    return longer, [*items[: edge.place], moved, *items[edge.place + 1 :]]
 
 
 def _grid_surplus(items: Sequence[Any]) -> int:
@@ -167,6 +208,7 @@ class _Indexing:
         self.tensor = base
         self.env = env
         self.span = span
+        self.place = span  # of the item at hand, for messages
         self.name = name
         self.axis = 0
         self.fresh: list[tuple[int, Axis]] = []  # element axis -> label it becomes
@@ -179,7 +221,8 @@ class _Indexing:
     def size(self) -> DimLike:
         rest = self.tensor.rest
         if self.axis >= len(rest):
-            fail("E507", f"`{self.name}` has {len(rest)} axes", self.span, "more indices are given")
+            fail("E507", f"`{self.name}` has {_count(len(rest), 'axis', 'axes')}", self.place,
+                 "more indices are given")  # fmt: skip
         return rest[self.axis]
 
     def take(self, item: Any) -> None:
@@ -200,15 +243,16 @@ class _Indexing:
             if isinstance(value, Tensor):
                 self._gather(value)
             else:
-                self._constant(whole(value, self.span, "an index"))
+                self._constant(whole(value, self.place, "an index"))
 
     # -------------------------------------------------------- kinds of items
 
     def _constant(self, index: DimLike) -> None:
         size = self.size()
         if isinstance(index, int) and (index < 0 or (isinstance(size, int) and index >= size)):
-            hint = "indices count from 0 and never from the end" if index < 0 else None
-            fail("E504", f"`{self.name}` has {size} entries on this axis", self.span,
+            hint = "indices count from 0 and never from the end"
+            found = _count(size, "entry", "entries")
+            fail("E504", f"`{self.name}` has {found} on this axis", self.place,
                  f"index {index}", hint)  # fmt: skip
         self._cut(index, index + 1)
         self._drop()
@@ -219,8 +263,8 @@ class _Indexing:
         size = self.size()
         inside = all(not isinstance(x, int) or x >= 0 for x in (low, high - low, size - high))
         if not inside:
-            fail("E504", f"`{self.name}` has {size} entries on this axis", item.span,
-                 f"{low}..{high}")  # fmt: skip
+            fail("E504", f"`{self.name}` has {_count(size, 'entry', 'entries')} on this axis",
+                 item.span, f"{low}..{high}")  # fmt: skip
         self._cut(low, high)
         self.axis += 1
 
@@ -229,7 +273,8 @@ class _Indexing:
         sizes = []
         for part in item.items:
             if not isinstance(part, LabelIndex) or part.offset != 0:
-                fail("E508", "a merged axis names plain indices", self.span)
+                fail("E508", "a merged axis names plain indices", self.place,
+                     hint="`x[(h, d)]` walks one axis as h and d, row by row")  # fmt: skip
             sizes.append(part.axis.size)
         self._require(self.size(), product(sizes), "a merged axis")
         rest = list(self.tensor.rest)
@@ -272,7 +317,8 @@ class _Indexing:
             self._gather_position(index)
             return
         if index.dtype not in INTEGERS:
-            fail("E104", "an index must be a whole number", self.span, str(index.type))
+            fail("E104", "an index must be a whole number", self.place, str(index.type),
+                 "cast it first: cast(i32)")  # fmt: skip
         self.size()
         if env.guard is not None and index.labels:
             # Where the guard is false the value is thrown away, so any valid index will do.
@@ -312,9 +358,9 @@ class _Indexing:
         with collect_undecided():
             verdict = compare(a, b)
         if verdict is False:
-            fail("E503", f"sizes of {why} do not agree", self.span, f"{a} and {b}")
+            fail("E503", f"sizes of {why} do not agree", self.place, f"{a} and {b}")
         if verdict is None:
-            self.env.elab.require_equal(a, b, why, self.span)
+            self.env.elab.require_equal(a, b, why, self.place)
 
     def _flatten_grid(self, grid: Sequence[DimLike]) -> None:
         """Consecutive axes H, W become the one axis of their positions."""
@@ -323,7 +369,7 @@ class _Indexing:
         if self.axis < len(rest) and compare(rest[self.axis], product(grid)) is True:
             return
         if len(here) < len(grid):
-            fail("E507", f"`{self.name}` has no {len(grid)} axes for a position", self.span,
+            fail("E507", f"`{self.name}` has no {len(grid)} axes for a position", self.place,
                  str(self.tensor.type))  # fmt: skip
         for a, b in zip(here, grid, strict=True):
             self._require(a, b, "a position")
@@ -343,16 +389,16 @@ class _Indexing:
         after = over if isinstance(over, int) and over > 0 else 0
         if before > 1 or after > 1:
             fail("E505", f"`{self.name}` is read {max(before, after)} steps outside its range",
-                 self.span, f"{low}..{high} of 0..{size}",
+                 self.place, f"{low}..{high} of 0..{size}",
                  "one step outside reads zero; give the range with `for`")  # fmt: skip
         if before or after:
             rank = self.tensor.type.rank
             place = self.offset + self.axis
             self._pad(rank, place, before, after)
             low, high, size = low + before, high + before, size + before + after
-        if not isinstance(over, int):
-            # An end that is symbolic must be the axis itself unless it starts at zero.
-            self._require(high, size, f"the range over `{self.name}`") if low == 0 else None
+        if low == 0 and isinstance(high, Dim) and not isinstance(over, int):
+            # A symbolic range from zero is the whole axis; a part of it is given in numbers.
+            self._require(high, size, f"the range over `{self.name}`")
         if low != 0 or compare(high, size) is not True:
             self._cut(low, high)
 

@@ -11,7 +11,7 @@ from ...compiler.ir.dims import Dim, DimLike, collect_undecided, compare, produc
 from ...compiler.ir.graph import Value
 from ...compiler.ir.types import FLOATS, Span, TensorType
 from .environment import Env
-from .errors import fail
+from .errors import Sides, fail
 from .values import Axis, Record, Tensor, Unknown, describe, is_number
 
 COMPARISONS = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
@@ -51,6 +51,12 @@ def constant(env: Env, value: Any, dtype: str | None, span: Span) -> Tensor:
     if dtype is None:
         dtype = {"b": "bool", "i": "i32", "f": env.elab.float_dtype}[array.dtype.kind]
     return Tensor(env.builder.constant(array, dtype, span), env.builder)
+
+
+def check_list(value: Any, span: Span) -> None:
+    """E404 unless a list holds numbers, its rows of one length."""
+    if not _has_size(value):
+        _array(value, span)
 
 
 def _has_size(value: Any) -> bool:
@@ -210,7 +216,7 @@ def finish_labels(env: Env, tensor: Tensor, order: Sequence[Axis], span: Span) -
 
 
 def elementwise(env: Env, op: str, operands: Sequence[Any], span: Span,
-                labels: Sequence[tuple[Span | None, str]] = (), **attrs: Any) -> Any:  # fmt: skip
+                sides: Sides | None = None, **attrs: Any) -> Any:  # fmt: skip
     """An element-wise op with alignment, promotion and shape messages."""
     known = [x for x in operands if isinstance(x, Tensor)]
     if any(isinstance(x, Unknown) for x in operands):
@@ -226,31 +232,51 @@ def elementwise(env: Env, op: str, operands: Sequence[Any], span: Span,
         tensors = promote(env, tensors, span)
     grid = next((t.grid for t in tensors if t.grid is not None and t.rest), None)
     aligned, names = align(env, tensors, span)
-    check_shapes(env, aligned, span, labels)
+    check_shapes(aligned, span, sides)
     result = emit(env, op, aligned, span, names, **attrs)
     keeps_grid = op in ("add", "sub", "where", "minimum", "maximum", "clamp")
     return Tensor(result.value, result.home, names, grid if keeps_grid else None)
 
 
-def check_shapes(env: Env, tensors: Sequence[Tensor], span: Span,
-                 labels: Sequence[tuple[Span | None, str]]) -> None:  # fmt: skip
+def check_shapes(tensors: Sequence[Tensor], span: Span, sides: Sides | None) -> None:
     """E102 when element shapes cannot be broadcast together."""
     first = tensors[0]
     for other in tensors[1:]:
         pairs = zip(reversed(first.rest), reversed(other.rest), strict=False)
-        if not all(_fits(a, b) for a, b in pairs):
-            channels = first.rest[1] if len(first.rest) > 2 else None
-            hint = f"project the shortcut: conv({channels}, 1)" if channels else None
-            if hint and len(other.rest) > 1 and other.rest[1] == channels:
-                hint = "bring both to the same spatial size (stride, pool or upsample)"
-            fail(
-                "E102",
-                "cannot add branches of different shape" if labels else "shapes do not agree",
-                span,
-                f"{_shape(first)} (left)  and  {_shape(other)} (right)",
-                hint,
-                labels,
-            )
+        if all(_fits(a, b) for a, b in pairs):
+            continue
+        found = f"{_shape(first)} (left)  and  {_shape(other)} (right)"
+        if sides is None:
+            fail("E102", "shapes do not agree", span, found.replace(" (left)", "")
+                 .replace(" (right)", ""))  # fmt: skip
+        message = f"cannot {sides.verb} branches of different shape"
+        fail("E102", message, sides.at, found, _branch_hint(first, other, sides), sides=sides)
+
+
+def _branch_hint(left: Tensor, right: Tensor, sides: Sides) -> str | None:
+    """The projection that would make two branches agree."""
+    if sides.op == "*" and len(left.rest) > 1:
+        return "each size of a gate is that of what it gates, or 1"
+    if sides.op not in ("+", "-") or len(left.rest) < 2 or len(left.rest) != len(right.rest):
+        return None
+    # The shortcut is what comes unchanged from the input, else the right branch.
+    target, short = (right, left) if sides.left[1] == "id" else (left, right)
+    channels = target.rest[1]
+    if len(target.rest) == 2:
+        return f"project one of them: linear({channels})"
+    strides = {_stride(a, b) for a, b in zip(short.rest[2:], target.rest[2:], strict=True)}
+    if strides == {1}:
+        return f"project the shortcut: conv({channels}, 1)"
+    if len(strides) == 1 and None not in strides:
+        return f"project the shortcut: conv({channels}, 1, stride={strides.pop()})"
+    return "bring both to the same spatial size (stride, pool or upsample)"
+
+
+def _stride(size: DimLike, target: DimLike) -> int | None:
+    if size == target:
+        return 1
+    known = isinstance(size, int) and isinstance(target, int) and 0 < target < size
+    return -(-size // target) if known else None  # type: ignore[operator]
 
 
 def _shape(tensor: Tensor) -> str:
@@ -269,16 +295,16 @@ def _guess(env: Env, known: Sequence[Tensor], span: Span) -> Any:
 
 
 def binary(env: Env, op: str, left: Any, right: Any, span: Span,
-           labels: Sequence[tuple[Span | None, str]] = ()) -> Any:  # fmt: skip
+           sides: Sides | None = None) -> Any:  # fmt: skip
     """``left op right`` on tensors (or a tensor and a constant)."""
     if op == "@":
-        return matmul(env, left, right, span)
+        return matmul(env, left, right, span, sides)
     if op == "++":
-        return concat(env, [left, right], span)
+        return concat(env, [left, right], span, sides=sides)
     table = {**COMPARISONS, **ARITHMETIC, **LOGIC}
     if op == "^" and is_number(right) and right == 2:
         return elementwise(env, "square", [left], span)
-    result = elementwise(env, table[op], [left, right], span, labels)
+    result = elementwise(env, table[op], [left, right], span, sides)
     grids = [x.grid for x in (left, right) if isinstance(x, Tensor) and x.grid]
     if op in ("==", "!=") and grids and isinstance(result, Tensor) and result.rest:
         # Positions are compared as a whole: equal when every coordinate is.
@@ -288,21 +314,22 @@ def binary(env: Env, op: str, left: Any, right: Any, span: Span,
     return result
 
 
-def matmul(env: Env, left: Any, right: Any, span: Span) -> Any:
+def matmul(env: Env, left: Any, right: Any, span: Span, sides: Sides | None = None) -> Any:
     """``left @ right`` per element: a batch that leads either side is not mentioned."""
     if isinstance(left, Unknown) or isinstance(right, Unknown):
         return _guess_matmul(env, left, right, span)
     left, right = _dense(env, left, span), _dense(env, right, span)
     for side in (left, right):
         if not isinstance(side, Tensor) and not isinstance(side, (list, tuple)):
-            fail(
-                "E405", "`@` multiplies tensors", span, describe(side), "numbers multiply with `*`"
-            )
+            fail("E405", "`@` multiplies tensors", sides.at if sides else span, describe(side),
+                 "numbers multiply with `*`")  # fmt: skip
     a, b = promote(env, [as_tensor(env, left, span), as_tensor(env, right, span)], span)
     plain = not a.labels and not b.labels
     a, b = lift_batch(env, a), lift_batch(env, b)
     if not a.rest or not b.rest or len(a.rest) > 2 or len(b.rest) > 2:
-        fail("E101", "`@` multiplies vectors and matrices", span, f"{_shape(a)} @ {_shape(b)}")
+        fail("E101", "`@` multiplies vectors and matrices", sides.at if sides else span,
+             f"{_shape(a)} @ {_shape(b)}", "name the axes: `sum{k} a[i, k] * b[k, j]`",
+             sides=sides)  # fmt: skip
     labels = union([a, b])
     letters = {axis: chr(ord("A") + place) for place, axis in enumerate(labels)}
     rows = "i" * (len(a.rest) - 1)
@@ -313,7 +340,8 @@ def matmul(env: Env, left: Any, right: Any, span: Span) -> Any:
     with collect_undecided() as undecided:
         agree = compare(a.rest[-1], b.rest[0])
     if agree is False:
-        fail("E103", "the inner sizes of `@` do not agree", span, f"{_shape(a)} @ {_shape(b)}")
+        fail("E103", "the inner sizes of `@` do not agree", sides.at if sides else span,
+             f"{_shape(a)} @ {_shape(b)}", sides=sides)  # fmt: skip
     for x, y in undecided:
         env.elab.require_equal(x, y, "inner sizes of @", span)
     result = emit(env, "contract", [a, b], span, labels, semiring="sum_product", spec=spec)
@@ -341,7 +369,8 @@ def _guess_matmul(env: Env, left: Any, right: Any, span: Span) -> Any:
 # ---------------------------------------------------------------- joining
 
 
-def concat(env: Env, parts: Sequence[Any], span: Span, axis: int = 1) -> Any:
+def concat(env: Env, parts: Sequence[Any], span: Span, axis: int = 1,
+           sides: Sides | None = None) -> Any:  # fmt: skip
     """Join on the channel axis (axis 1 of a batched tensor, axis 0 of a vector)."""
     if any(isinstance(x, Unknown) for x in parts):
         return Unknown()
@@ -355,17 +384,26 @@ def concat(env: Env, parts: Sequence[Any], span: Span, axis: int = 1) -> Any:
         labels = ()
         at = min(axis, len(tensors[0].rest) - 1)
     if not tensors[0].rest:
-        fail("E109", "numbers cannot be joined; `++` joins tensors on channels", span)
+        fail("E109", "numbers cannot be joined; `++` joins tensors on channels",
+             sides.at if sides else span, sides=sides)  # fmt: skip
     for other in tensors[1:]:
-        if len(other.rest) != len(tensors[0].rest):
-            fail(
-                "E109",
-                "cannot join tensors of different rank",
-                span,
-                f"{_shape(tensors[0])} and {_shape(other)}",
-            )
+        _check_join(tensors[0], other, at - len(labels), sides.at if sides else span, sides)
     result = emit(env, "concat", tensors, span, labels, axis=at)
     return Tensor(result.value, result.home, labels)
+
+
+def _check_join(first: Tensor, other: Tensor, axis: int, span: Span, sides: Sides | None) -> None:
+    """E109 unless two tensors agree in all but the axis they are joined on."""
+    found = f"{_shape(first)} (left)  and  {_shape(other)} (right)"
+    if len(other.rest) != len(first.rest):
+        fail("E109", "cannot join tensors of different rank", span, found, sides=sides)
+    for place, (a, b) in enumerate(zip(first.rest, other.rest, strict=True)):
+        with collect_undecided():
+            differ = place != axis and compare(a, b) is False
+        if differ:
+            hint = "bring both to the same spatial size (stride, pool or upsample)"
+            fail("E109", "cannot join branches of different shape", span, found,
+                 hint if place > 1 else None, sides=sides)  # fmt: skip
 
 
 def stack(env: Env, parts: Sequence[Tensor], axis: int, span: Span) -> Tensor:

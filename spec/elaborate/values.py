@@ -46,16 +46,29 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Edge:
+    """The value of a recurrence one step outside its range; see :class:`Tensor`."""
+
+    place: int
+    side: int
+    value: Value
+    at: int
+
+
+@dataclass(frozen=True)
 class Tensor:
     """A value of the graph under construction; see the module's text for ``labels``.
 
-    ``grid`` is set when the last axis holds the coordinates of a position on a grid.
+    ``grid`` is set when the last axis holds the coordinates of a position on a grid. ``edge`` is
+    what an equation set one step outside the range: the index's place, before it (-1) or after it
+    (1), and the value, of size 1 along the axis ``at``.
     """
 
     value: Value
     home: GraphBuilder = field(repr=False, compare=False)
     labels: tuple[Axis, ...] = ()
     grid: tuple[DimLike, ...] | None = None
+    edge: Edge | None = field(default=None, repr=False, compare=False)
 
     @property
     def type(self) -> TensorType:
@@ -159,12 +172,13 @@ class PipeBlock:
 
 @dataclass(frozen=True)
 class CombineBlock:
-    """``f + g`` and the like: both on the same input."""
+    """``f + g`` and the like: both on the same input; ``at`` is the operator's own place."""
 
     op: str
     left: Any
     right: Any
     span: Span
+    at: Span
 
 
 @dataclass(frozen=True)
@@ -241,14 +255,18 @@ class FnBlock:
 
 @dataclass
 class Instance:
-    """A named block: its weights arise at the first use and are shared by all."""
+    """A named block: its weights arise at the first use and are shared by all.
+
+    ``first`` and ``place`` are where it is used first and last.
+    """
 
     name: str
     block: BlockLike
     path: str
     span: Span
     weights: dict[str, tuple[Value, TensorType]] = field(default_factory=dict)
-    used: bool = False
+    first: Span | None = None
+    place: Span | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any
+
+from ..program import Program, load
+
+
+def add_model_options(parser: ArgumentParser) -> None:
+    """Which variant, options and sizes a spec is loaded with."""
+    parser.add_argument("--variant", metavar="NAME", help="one of the spec's variants")
+    parser.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="override an option"
+    )
+    parser.add_argument(
+        "--shape",
+        metavar="NAME=SIZES",
+        action="append",
+        default=[],
+        type=shape,
+        help="an input's shape (image=1x3x224x224) or an open size (T=100)",
+    )
+
+
+def load_chosen(spec: str, args: Namespace) -> Program:
+    """The program of a spec, with the command line's variant, options and sizes."""
+    return load(spec, set=args.set, sizes=dict(args.shape), variant=args.variant)
+
+
+def shape(text: str) -> tuple[str, Any]:
+    """``image=1x3x224x224`` or ``T=100``; a name in place of a number leaves a size open."""
+    name, equals, sizes = text.partition("=")
+    parts = [part.strip() for part in re.split(r"[x×,]", sizes)]
+    good = all(re.fullmatch(r"[1-9]\d*|[A-Za-z_]\w*", part) for part in parts)
+    if not equals or not name.strip().isidentifier() or not good:
+        message = f"`{text}` is not a shape; write NAME=SIZES, such as image=1x3x224x224"
+        raise ArgumentTypeError(message)
+    numbers = tuple(int(part) if part.isdigit() else part for part in parts)
+    return name.strip(), numbers[0] if len(numbers) == 1 else numbers
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"`{text}` is not a whole number of at least 1")
+    return int(text)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"`{text}` is not a list of numbers such as 0.5,0.5,0.5"
+        raise ArgumentTypeError(message) from error

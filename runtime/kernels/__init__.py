@@ -1,0 +1,1 @@
+"""The kernel library: each module writes the source of one family of kernels."""

@@ -1,0 +1,189 @@
+"""Direct convolution on 16-channel blocks, any stride, dilation, padding and group count.
+
+A task is a band of output rows (or a run of pixels, for pointwise ones) of one image and a range
+of output-channel panels. Where the input needs padding, a prologue or interleaving, the task
+first stages the input rows it needs in scratch, which then stay in cache for all its panels.
+Inputs are read through a table of chunks: chunk ``t`` is ``length`` consecutive floats at byte
+offset ``table[t]`` from a pixel, so taps, dilation and channel maps are data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import tile
+
+WORDS = [
+    "x", "w", "bias", "y", "residual", "table", "chunks", "length",
+    "x_image", "y_image", "y_block", "bands", "band_rows", "rows", "columns",
+    "panels", "panel_groups", "panels_per_task", "blocks_out", "panel_bytes",
+    "row_step", "group_panels", "group_bytes", "low_bits", "high_bits",
+    "scratch", "scratch_slot", "blocks_in", "height", "width", "pad_top", "pad_left",
+    "stage_width", "stage_rows", "stride_y", "scale", "shift",
+]  # fmt: skip
+"""The row. ``*_image`` and ``*_block`` are byte strides; ``scale`` and ``shift`` the prologue's."""
+
+
+@dataclass(frozen=True)
+class ConvKernel:
+    """What a convolution kernel is compiled for.
+
+    ``pixels`` x ``blocks`` is the register tile; ``step`` the bytes between neighbouring pixels of
+    the (staged) input. ``stage``: ``none``, ``blocked`` (copy with padding), ``prologue`` (scale,
+    shift and relu on the way) or ``planar`` (channels interleaved from NCHW).
+    """
+
+    pixels: int
+    blocks: int
+    step: int
+    stage: str
+    width: int
+
+    @property
+    def name(self) -> str:
+        """A readable file name."""
+        return f"conv_{self.pixels}x{self.blocks}_s{self.step}_{self.stage}_w{self.width}"
+
+    def source(self) -> str:
+        """The kernel's Python source."""
+        lines = [
+            f'"""Convolution, {self.pixels} pixels x {self.blocks} blocks, stage {self.stage}."""',
+            *tile.header(self.width),
+            "def kernel(row, task, slot):",
+            *tile.words(WORDS),
+            *self._places(),
+            *self._stage(),
+            *self._loops(),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _places(self) -> list[str]:
+        return [
+            "    low = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("low_bits")),
+            "    high = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("high_bits")),
+            "    zero = spread(float32(0.0))",
+            "    group = task % panel_groups",
+            "    band = (task // panel_groups) % bands",
+            "    image = task // (panel_groups * bands)",
+            "    first_row = band * band_rows",
+            "    last_row = min(first_row + band_rows, rows)",
+            "    source = x + image * x_image",
+            "    target = image * y_image",
+        ]
+
+    # ------------------------------------------------------------ staging
+
+    def _stage(self) -> list[str]:
+        if self.stage == "none":
+            return ["    source += first_row * row_step"]
+        if self.stage == "planar":
+            return self._stage_planar()
+        parts = tile.vectors(self.width)
+        wide = self.width * 4
+        body = []
+        for v in range(parts):
+            body.append(f"                        value = load(at + {v * wide})")
+            if self.stage == "prologue":
+                body.append(f"                        value = vmax(fma(value, s{v}, t{v}), zero)")
+            body.append(f"                        store(to + {v * wide}, value)")
+        factors = []
+        if self.stage == "prologue":
+            for v in range(parts):
+                factors.append(f"        s{v} = load(scale + block * 64 + {v * wide})")
+                factors.append(f"        t{v} = load(shift + block * 64 + {v * wide})")
+        clear = [f"store(to + {v * wide}, zero)" for v in range(parts)]
+        return [
+            "    here = scratch + slot * scratch_slot",
+            "    to = here",
+            "    top = first_row * stride_y - pad_top",
+            "    for block in range(blocks_in):",
+            *factors,
+            "        for line in range(stage_rows):",
+            "            level = top + line",
+            "            if level < 0 or level >= height:",
+            "                for _ in range(stage_width):",
+            *[f"                    {c}" for c in clear],
+            "                    to += 64",
+            "            else:",
+            "                at = source + (block * height + level) * width * 64 - pad_left * 64",
+            "                for column in range(-pad_left, stage_width - pad_left):",
+            "                    if column < 0 or column >= width:",
+            *[f"                        {c}" for c in clear],
+            "                    else:",
+            *body,
+            "                    at += 64",
+            "                    to += 64",
+            "    source = here",
+        ]
+
+    def _stage_planar(self) -> list[str]:
+        """``blocks_in`` counts channels here; a pixel's channels become neighbours."""
+        return [
+            "    here = scratch + slot * scratch_slot",
+            "    top = first_row * stride_y - pad_top",
+            "    for line in range(stage_rows):",
+            "        level = top + line",
+            "        for channel in range(blocks_in):",
+            "            to = here + (line * stage_width * blocks_in + channel) * 4",
+            "            at = source + ((channel * height + level) * width - pad_left) * 4",
+            "            for column in range(-pad_left, stage_width - pad_left):",
+            "                inside = level >= 0 and level < height and column >= 0",
+            "                if inside and column < width:",
+            "                    store_f32(to, load_f32(at))",
+            "                else:",
+            "                    store_f32(to, float32(0.0))",
+            "                at += 4",
+            "                to += blocks_in * 4",
+            "    source = here",
+        ]
+
+    # ------------------------------------------------------------ computing
+
+    def _loops(self) -> list[str]:
+        tile_args = (self.pixels, self.blocks, self.width)
+        regs = self.blocks * tile.vectors(self.width)
+        wide = self.width * 4
+        bias = [f"            i{v} = load(bias + panel * {self.blocks * 64} + {v * wide})"
+                for v in range(regs)]  # fmt: skip
+        return [
+            "    first_panel = group * panels_per_task",
+            "    last_panel = min(first_panel + panels_per_task, panels)",
+            "    tiles = (columns + %d) // %d" % (self.pixels - 1, self.pixels),
+            "    for panel in range(first_panel, last_panel):",
+            "        shifted = source + (panel // group_panels) * group_bytes",
+            *[line[4:] for line in bias],
+            "        for line in range(first_row, last_row):",
+            "            base = shifted + (line - first_row) * row_step",
+            "            for number in range(tiles):",
+            f"                column = max(min(number * {self.pixels}, columns - {self.pixels}), 0)",
+            f"                xb = base + column * {self.step}",
+            "                wp = w + panel * panel_bytes",
+            *tile.set_to(*tile_args, "i", 16),
+            "                for t in range(chunks):",
+            "                    xp = xb + load_i64(table + 8 * t)",
+            *tile.multiply(*tile_args, str(self.step), 20),
+            f"                place = target + panel * {self.blocks} * y_block",
+            "                place += (line * columns + column) * 64",
+            *self._epilogue(),
+        ]
+
+    def _epilogue(self) -> list[str]:
+        parts = tile.vectors(self.width)
+        wide = self.width * 4
+        rows = []
+        for k in range(self.blocks):
+            at = f"place + {k} * y_block" if k else "place"
+            rows.append(f"                if panel * {self.blocks} + {k} < blocks_out:")
+            rows.append(f"                    to = {at}")
+            rows.append("                    if residual != 0:")
+            for p in range(self.pixels):
+                for v in range(parts):
+                    name = f"a{p}_{k * parts + v}"
+                    rows.append(f"                        {name} = {name} + "
+                                f"load(residual + to + {p * 64 + v * wide})")  # fmt: skip
+            for p in range(self.pixels):
+                for v in range(parts):
+                    name = f"a{p}_{k * parts + v}"
+                    rows.append(f"                    store(y + to + {p * 64 + v * wide}, "
+                                f"vmin(vmax({name}, low), high))")  # fmt: skip
+        return rows

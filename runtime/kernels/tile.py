@@ -1,0 +1,71 @@
+"""The register tile that dense kernels share: ``pixels`` x ``blocks`` of 16 channels.
+
+Accumulators are plain local names, so LLVM keeps them in registers; one weight vector per block is
+loaded per input channel and each pixel's value is broadcast from memory. With 14 pixels and two
+blocks this runs at the machine's multiply-add peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+BLOCK = 16
+"""Channels of a block: fixed, so that a compiled module moves between machines."""
+
+
+def vectors(width: int) -> int:
+    """Registers that one block takes at a vector width."""
+    return BLOCK // width
+
+
+def accumulators(pixels: int, blocks: int, width: int) -> Iterator[tuple[int, int, str]]:
+    """``(pixel, vector, name)`` for every accumulator."""
+    for p in range(pixels):
+        for v in range(blocks * vectors(width)):
+            yield p, v, f"a{p}_{v}"
+
+
+def set_to(pixels: int, blocks: int, width: int, value: str, indent: int) -> list[str]:
+    """Statements that give every accumulator of vector ``v`` the value of ``{value}{v}``."""
+    pad = " " * indent
+    return [f"{pad}{name} = {value}{v}" for _, v, name in accumulators(pixels, blocks, width)]
+
+
+def multiply(
+    pixels: int, blocks: int, width: int, step: str, indent: int, count: str = "length"
+) -> list[str]:
+    """The inner loop: ``count`` input channels at ``xp`` (pixels ``step`` bytes apart) by ``wp``."""
+    pad = " " * indent
+    rows = [f"{pad}for _ in range({count}):"]
+    regs = blocks * vectors(width)
+    for v in range(regs):
+        rows.append(f"{pad}    w{v} = load(wp + {v * width * 4})")
+    for p in range(pixels):
+        rows.append(f"{pad}    b = spread(load_f32(xp + {_times(p, step)}))")
+        rows += [f"{pad}    a{p}_{v} = fma(b, w{v}, a{p}_{v})" for v in range(regs)]
+    rows.append(f"{pad}    wp += {blocks * BLOCK * 4}")
+    rows.append(f"{pad}    xp += 4")
+    return rows
+
+
+def _times(p: int, step: str) -> str:
+    return str(p * int(step)) if step.isdigit() else f"{p} * {step}"
+
+
+def header(width: int) -> list[str]:
+    """Imports of a generated kernel."""
+    return [
+        "from numba import float32, int64",
+        "from tilth.runtime.simd import (",
+        "    fma, load_f32, load_f64, load_i64, store, store_f32, vmax, vmin,",
+        f"    load{width} as load, spread{width} as spread,",
+        ")",
+        "",
+        "",
+    ]
+
+
+def words(names: list[str], indent: int = 4) -> list[str]:
+    """Statements that read the row's words into local names, in order."""
+    pad = " " * indent
+    return [f"{pad}{name} = load_i64(row + {8 * place})" for place, name in enumerate(names)]

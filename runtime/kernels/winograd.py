@@ -1,0 +1,291 @@
+"""Winograd convolution F(4x4, 3x3), stride 1: 36 products a tile of 16 outputs instead of 144.
+
+A task is a band of tiles (counted over all images) and a range of output panels. It transforms the
+input tiles of its band to scratch, multiplies each of the 36 positions as a small matrix product
+with the shared register tile, and transforms back with bias, residual and clamp.
+
+Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.1;
+points 0, 1, -1, 2, -2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import tile
+
+POSITIONS = 36
+TILE = 4
+
+WORDS = [
+    "x", "w", "bias", "y", "residual",
+    "x_image", "y_image", "y_block", "height", "width", "rows", "columns",
+    "pad_top", "pad_left", "tiles_down", "tiles_across", "tiles", "band_tiles",
+    "panels", "panel_groups", "panels_per_task", "blocks_in", "blocks_out",
+    "low_bits", "high_bits", "scratch", "scratch_slot",
+]  # fmt: skip
+"""The row; ``tiles`` counts all images' tiles, ``band_tiles`` those of one task."""
+
+G = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+"""The filter transform (Lavin and Gray, equation for F(4x4, 3x3))."""
+
+
+def pack(weight: np.ndarray, blocks: int) -> np.ndarray:
+    """Weights [K, C, 3, 3] as [panels, 36, C (whole blocks), 16 * blocks], transformed in float64."""
+    k, c = weight.shape[:2]
+    wide = tile.BLOCK * blocks
+    panels, deep = -(-k // wide), -(-c // tile.BLOCK) * tile.BLOCK
+    transformed = np.einsum("ia,kcab,jb->ijck", G, weight.astype(np.float64), G, optimize=True)
+    full = np.zeros((POSITIONS, deep, panels * wide), np.float32)
+    full[:, :c, :k] = transformed.reshape(POSITIONS, c, k)
+    return np.ascontiguousarray(
+        full.reshape(POSITIONS, deep, panels, wide).transpose(2, 0, 1, 3)
+    )
+
+
+def scratch_bytes(band_tiles: int, blocks_in: int, blocks: int) -> int:
+    """Scratch of one slot: transformed inputs, products of one panel, two tiles to work in."""
+    per_tile = POSITIONS * tile.BLOCK * 4
+    return per_tile * (band_tiles * (blocks_in + blocks) + 2)
+
+
+@dataclass(frozen=True)
+class WinogradKernel:
+    """Compiled for a register tile of ``pixels`` tiles by ``blocks`` blocks."""
+
+    pixels: int
+    blocks: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """A readable file name."""
+        return f"winograd_{self.pixels}x{self.blocks}_w{self.width}"
+
+    def source(self) -> str:
+        """The kernel's Python source."""
+        lines = [
+            f'"""Winograd F(4x4, 3x3), {self.pixels} tiles x {self.blocks} blocks."""',
+            *tile.header(self.width),
+            "from numba import njit",
+            "",
+            "",
+            *self._input_transform(),
+            *self._output_transform(),
+            "def kernel(row, task, slot):",
+            *tile.words(WORDS),
+            *self._places(),
+            *self._transform_inputs(),
+            *self._products(),
+        ]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def _parts(self) -> int:
+        return tile.vectors(self.width)
+
+    def _input_transform(self) -> list[str]:
+        """One tile: columns into ``work``, rows from there to the 36 positions."""
+        wide = self.width * 4
+        body = []
+        for source, line, target, spot in (
+            ("at", "line", "work", "j * 64 + {i} * 384"),
+            ("work", "64", "to", "(j * 6 + {i}) * position"),
+        ):
+            start = "at + j * 64" if source == "at" else "work + j * 384"
+            body.append("    for j in range(6):")
+            body.append(f"        here = {start}")
+            for v in range(self._parts):
+                lane = v * wide
+                body += [f"        d{i} = load(here + {i} * {line} + {lane})" for i in range(6)]
+                body += [
+                    "        p = fma(minus4, d2, d4)",
+                    "        q = fma(minus4, d1, d3)",
+                    "        r = d4 - d2",
+                    "        s = two * (d3 - d1)",
+                    "        e0 = fma(four, d0, fma(minus5, d2, d4))",
+                    "        e5 = fma(four, d1, fma(minus5, d3, d5))",
+                ]
+                values = ["e0", "p + q", "p - q", "r + s", "r - s", "e5"]
+                for i, value in enumerate(values):
+                    body.append(f"        store({target} + {spot.format(i=i)} + {lane}, {value})")
+        return [
+            '@njit(error_model="numpy")',
+            "def transform_input(at, line, work, to, position):",
+            *self._constants(),
+            *body,
+            "",
+            "",
+        ]
+
+    def _constants(self) -> list[str]:
+        values = {"two": 2, "four": 4, "eight": 8, "minus4": -4, "minus5": -5}
+        return [f"    {name} = spread(float32({x}.0))" for name, x in values.items()]
+
+    def _output_transform(self) -> list[str]:
+        """One tile of one block: 36 products to 4x4 outputs in ``work`` (rows of 4)."""
+        wide = self.width * 4
+        body = []
+        for source, step, target, spot in (
+            ("at + j * position", "6 * position", "work", "j * 64 + {i} * 384"),
+            ("work + j * 384", "64", "to", "(j * 4 + {i}) * 64"),
+        ):
+            body.append(f"    for j in range({6 if target == 'work' else 4}):")
+            body.append(f"        here = {source}")
+            for v in range(self._parts):
+                lane = v * wide
+                body += [f"        m{i} = load(here + {i} * {step} + {lane})" for i in range(6)]
+                body += [
+                    "        s1 = m1 + m2",
+                    "        s2 = m1 - m2",
+                    "        s3 = m3 + m4",
+                    "        s4 = m3 - m4",
+                ]
+                values = [
+                    "m0 + s1 + s3", "fma(two, s4, s2)", "fma(four, s3, s1)",
+                    "fma(eight, s4, s2) + m5",
+                ]  # fmt: skip
+                for i, value in enumerate(values):
+                    body.append(f"        store({target} + {spot.format(i=i)} + {lane}, {value})")
+        return [
+            '@njit(error_model="numpy")',
+            "def transform_output(at, position, work, to):",
+            *self._constants(),
+            *body,
+            "",
+            "",
+        ]
+
+    def _places(self) -> list[str]:
+        per_tile = tile.BLOCK * 4
+        return [
+            "    low = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("low_bits")),
+            "    high = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("high_bits")),
+            "    zero = spread(float32(0.0))",
+            "    group = task % panel_groups",
+            "    first_tile = (task // panel_groups) * band_tiles",
+            "    count = min(band_tiles, tiles - first_tile)",
+            "    image_tiles = tiles_down * tiles_across",
+            "    inputs = scratch + slot * scratch_slot",
+            f"    block_bytes = band_tiles * {per_tile}",
+            "    position = blocks_in * block_bytes",
+            f"    products = inputs + {POSITIONS} * position",
+            f"    product_position = {self.blocks} * block_bytes",
+            f"    work = products + {POSITIONS} * product_position",
+            f"    patch = work + {POSITIONS * per_tile}",
+        ]
+
+    def _transform_inputs(self) -> list[str]:
+        clear = [f"                        store(to + {v * self.width * 4}, zero)"
+                 for v in range(self._parts)]  # fmt: skip
+        copy = [
+            f"                        store(to + {v * self.width * 4}, "
+            f"load(at + {v * self.width * 4}))"
+            for v in range(self._parts)
+        ]
+        return [
+            "    for number in range(count):",
+            "        index = first_tile + number",
+            "        image = index // image_tiles",
+            "        index = index - image * image_tiles",
+            "        top = (index // tiles_across) * 4 - pad_top",
+            "        left = (index % tiles_across) * 4 - pad_left",
+            "        inside = top >= 0 and left >= 0 and top + 6 <= height and left + 6 <= width",
+            "        for block in range(blocks_in):",
+            "            plane = x + image * x_image + block * height * width * 64",
+            "            goal = inputs + block * block_bytes + number * 64",
+            "            if inside:",
+            "                at = plane + (top * width + left) * 64",
+            "                transform_input(at, width * 64, work, goal, position)",
+            "            else:",
+            "                to = patch",
+            "                for i in range(top, top + 6):",
+            "                    for j in range(left, left + 6):",
+            "                        if i < 0 or j < 0 or i >= height or j >= width:",
+            *[f"    {line}" for line in clear],
+            "                        else:",
+            "                            at = plane + (i * width + j) * 64",
+            *[f"    {line}" for line in copy],
+            "                        to += 64",
+            "                transform_input(patch, 384, work, goal, position)",
+        ]
+
+    def _products(self) -> list[str]:
+        args = (self.pixels, self.blocks, self.width)
+        regs = self.blocks * self._parts
+        stores = []
+        for p, v, name in tile.accumulators(*args):
+            block, part = divmod(v, self._parts)
+            at = p * 64 + part * self.width * 4
+            where = f"goal + {block} * block_bytes + {at}" if block else f"goal + {at}"
+            stores.append(f"                store({where}, {name})")
+        return [
+            f"    panel_bytes = {POSITIONS} * blocks_in * 16 * {self.blocks * 64}",
+            "    depth = blocks_in * 16",
+            "    first_panel = group * panels_per_task",
+            "    last_panel = min(first_panel + panels_per_task, panels)",
+            f"    groups = (count + {self.pixels - 1}) // {self.pixels}",
+            "    for panel in range(first_panel, last_panel):",
+            f"        for spot in range({POSITIONS}):",
+            f"            wb = w + panel * panel_bytes + spot * depth * {self.blocks * 64}",
+            "            for number in range(groups):",
+            f"                first = max(min(number * {self.pixels}, count - {self.pixels}), 0)",
+            "                xb = inputs + spot * position + first * 64",
+            "                wp = wb",
+            *[f"                z{v} = zero" for v in range(regs)],
+            *tile.set_to(*args, "z", 16),
+            "                for block in range(blocks_in):",
+            "                    xp = xb + block * block_bytes",
+            *tile.multiply(*args, "64", 20, "16"),
+            "                goal = products + spot * product_position + first * 64",
+            *stores,
+            *self._write_back(),
+        ]
+
+    def _write_back(self) -> list[str]:
+        rows = [
+            f"        for k in range({self.blocks}):",
+            f"            out = panel * {self.blocks} + k",
+            "            if out < blocks_out:",
+        ]
+        for v in range(self._parts):
+            lane = v * self.width * 4
+            rows.append(f"                bias{v} = load(bias + out * 64 + {lane})")
+        rows += [
+            "                for number in range(count):",
+            "                    at = products + k * block_bytes + number * 64",
+            "                    transform_output(at, product_position, work, patch)",
+            "                    index = first_tile + number",
+            "                    image = index // image_tiles",
+            "                    index = index - image * image_tiles",
+            "                    top = (index // tiles_across) * 4",
+            "                    left = (index % tiles_across) * 4",
+            "                    plane = image * y_image + out * y_block",
+            "                    bottom = min(top + 4, rows)",
+            "                    right = min(left + 4, columns)",
+            "                    for i in range(top, bottom):",
+            "                        at = patch + (i - top) * 256",
+            "                        to = plane + (i * columns + left) * 64",
+            "                        for _ in range(left, right):",
+        ]
+        for v in range(self._parts):
+            lane = v * self.width * 4
+            rows += [
+                f"                            value = load(at + {lane}) + bias{v}",
+                "                            if residual != 0:",
+                f"                                value = value + load(residual + to + {lane})",
+                f"                            store(y + to + {lane}, vmin(vmax(value, low), high))",
+            ]
+        rows += ["                            at += 64", "                            to += 64"]
+        return rows
