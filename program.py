@@ -24,7 +24,14 @@ from .runtime import machine
 from .runtime import weights as files
 from .runtime.faults import RuntimeFault
 from .runtime.images import Preprocess
-from .runtime.inputs import Declared, check_input, is_generated, parse_assignments, read_input
+from .runtime.inputs import (
+    Declared,
+    check_input,
+    is_generated,
+    is_picture,
+    parse_assignments,
+    read_input,
+)
 from .runtime.outputs import read_labels, save_outputs, top_classes
 from .spec import syntax as s
 from .spec.diagnostics import Diagnostic, Reporter, SpecError, render_all
@@ -66,6 +73,7 @@ __all__ = [
     "zoo",
 ]
 
+BATCH = "N"
 ENGINES = ("reference",)
 PLANNED = {
     **dict.fromkeys(("site", "factor", "query"), "inference"),
@@ -75,6 +83,8 @@ PLANNED = {
 
 Sizes = Mapping[str, "int | Sequence[int | str]"]
 """Sizes by symbol and shapes by input, where a text leaves a size open."""
+
+Shapes = Mapping[str, "int | tuple[int | str, ...]"]
 
 
 def load(
@@ -114,9 +124,9 @@ def load(
         reporter.raise_if_failed()
     assert envelope is not None
     given = {name: n if isinstance(n, int) else tuple(n) for name, n in (sizes or {}).items()}
-    model = _elaborate(envelope, reporter, variant or named, overrides, given)
+    model, left = _elaborate(envelope, reporter, variant or named, overrides, given)
     with located_faults(reporter.sources):
-        graph = model.graph.bind(sizes_at(model.graph, given))
+        graph = model.graph.bind(sizes_at(model.graph, left))
     return Program(model, graph, dict(reporter.sources), bool(overrides))
 
 
@@ -162,6 +172,21 @@ class Program:
     def parameters(self) -> dict[str, TensorType]:
         """Types of all weights, buffers included, by path."""
         return {str(node.attrs["path"]): node.type for _, node in self.graph.of_op("param")}
+
+    def nominal_sizes(self) -> dict[str, int]:
+        """Open sizes at which the spec states its facts (``at:``), the batch left open.
+
+        They are what pictures are resized to and what a drawing shows when nothing else is said.
+        """
+        expect = self.model.envelope.expect
+        chosen = [expect[name] for name in (self.variant or "", self.name) if name in expect]
+        shapes = next((e.at for e in [*chosen, *expect.values()] if e.at), {})
+        try:
+            sizes = sizes_at(self.graph, shapes)
+        except OpError:
+            # `check` reports shapes that do not fit; they are no help here.
+            return {}
+        return {name: size for name, size in sizes.items() if name != BATCH}
 
     def cost(self, sizes: Mapping[str, DimLike] | None = None) -> Cost:
         """Parameters, multiply-accumulates and bytes; the batch ``N`` is 1 unless it is given."""
@@ -233,22 +258,26 @@ class Program:
     ) -> dict[str, np.ndarray]:
         """Arrays from ``name=value`` texts: files, pictures, ``random`` or ``zeros``.
 
-        Files come first, so that what is generated takes its sizes from them; a batch that nothing
-        tells is 1.
+        Files come first, so that what is generated takes its sizes from them. What nothing tells
+        is 1 for the batch and the size at which the spec states its facts for the rest.
         """
         with located_faults(self.sources):
-            declared = self.declared()
+            how = preprocess or Preprocess()
+            declared, nominal = self.declared(), self.nominal_sizes()
+            fitted = self.declared(nominal) if how.fit != "keep" else declared
             values = parse_assignments(texts, declared)
             found = {
-                name: read_input(name, value, declared[name], seed, preprocess)
+                name: read_input(
+                    name, value, fitted[name] if is_picture(value) else declared[name], seed, how
+                )
                 for name, value in values.items()
                 if not is_generated(value)
             }
             sizes = sizes_at(self.graph, {name: array.shape for name, array in found.items()})
-            full = self.declared({"N": 1, **sizes})
+            full = self.declared({BATCH: 1, **nominal, **sizes})
             machine.require_memory(_generated_bytes(values, full), "generating the inputs")
             found |= {
-                name: read_input(name, value, full[name], seed, preprocess)
+                name: read_input(name, value, full[name], seed, how)
                 for name, value in values.items()
                 if is_generated(value)
             }
@@ -381,18 +410,25 @@ def _elaborate(
     reporter: Reporter,
     variant: str | None,
     overrides: Sequence[str],
-    given: Mapping[str, int | tuple[int | str, ...]],
-) -> Model:
-    """The model with its sizes open, or else, where it needs them, with the given ones."""
+    given: Shapes,
+) -> tuple[Model, Shapes]:
+    """The model with its sizes open, or else, where it needs them, with the given ones.
+
+    The second result are the given sizes that remain to be filled in.
+    """
     known = list(reporter.diagnostics)
+    resolve = resolver(reporter)
     try:
-        return elaborate(envelope, reporter, variant, overrides, None, resolver(reporter))
+        return elaborate(envelope, reporter, variant, overrides, None, resolve), given
     except SpecError:
         if not given:
             raise
     reporter.diagnostics[:] = known
     sizes = _symbol_sizes(envelope, given)
-    return elaborate(envelope, reporter, variant, overrides, sizes, resolver(reporter))
+    model = elaborate(envelope, reporter, variant, overrides, sizes, resolve)
+    # A size that is used nowhere is no size of this spec; sizes_at says so.
+    used = {n.id for row in model.statements for n in s.walk(row) if isinstance(n, s.Name)}
+    return model, {n: v for n, v in given.items() if isinstance(v, tuple) or n not in used}
 
 
 def _check_model_too(envelope: Envelope | None, reporter: Reporter) -> None:
@@ -401,9 +437,7 @@ def _check_model_too(envelope: Envelope | None, reporter: Reporter) -> None:
         statements_of(envelope, reporter)
 
 
-def _symbol_sizes(
-    envelope: Envelope, given: Mapping[str, int | tuple[int | str, ...]]
-) -> dict[str, int]:
+def _symbol_sizes(envelope: Envelope, given: Shapes) -> dict[str, int]:
     """Values of symbols, read off the input declarations before anything is elaborated."""
     rows = statements_of(envelope, Reporter())
     sizes = {name: size for name, size in given.items() if isinstance(size, int)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from importlib import metadata
@@ -43,7 +42,7 @@ def findings() -> list[Line]:
     """Every finding, in the order of printing."""
     return [
         Line("tilth", "ok", metadata.version("tilth")),
-        _python(),
+        Line("python", "ok", _python()),
         *(_package(name, version) for name, version in machine.versions().items()),
         Line("cpu", "ok", f"{machine.cpu_name()}, {machine.cores()} cores"),
         _features(),
@@ -53,11 +52,8 @@ def findings() -> list[Line]:
     ]
 
 
-def _python() -> Line:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Line("python", "bad", f"{version}; 3.11 or later is needed")
-    return Line("python", "ok", f"{version} ({platform.system()} {platform.machine()})")
+def _python() -> str:
+    return f"{platform.python_version()} ({platform.system()} {platform.machine()})"
 
 
 def _package(name: str, version: str | None) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..program import Program, format_spec, print_graph, read_spec, spec_syntax
 from ..view.dot import render_dot
@@ -20,6 +21,9 @@ FORMATS = {
     "graph": ("table", "text", "dot", "svg", "json", "html"),
 }
 """Formats by stage, the default first."""
+
+SIZED = ("table", "dot", "svg", "html")
+"""Formats for people, which show the sizes of the spec's facts unless others are given."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -48,6 +52,8 @@ def run(args: Namespace) -> int:
         return 0
     program = load_chosen(args.spec, args)
     depth = args.depth or (1 if args.fold else None)
+    if chosen in SIZED and not args.shape:
+        program = replace(program, graph=program.graph.bind(program.nominal_sizes()))
     if chosen == "table" and args.output is None:
         say_table(rich_table(summarise(program.graph, _title(program), depth)))
     else:

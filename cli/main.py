@@ -23,7 +23,7 @@ COMMANDS = {
 }
 """Commands and what they do; each is the module of its name."""
 
-EXIT_CODES = "exit codes: 0 fine, 1 a fault was found, 2 a wrong command line, 130 interrupted"
+EXIT_CODES = "exit codes: 0 fine, 1 fault found, 2 wrong command line, 130 interrupted"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

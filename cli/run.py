@@ -43,7 +43,10 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="save the outputs as .npz or .npy")
     parser.add_argument("--json", action="store_true", help="print an object")
     parser.add_argument(
-        "--fit", choices=("crop", "stretch"), default="crop", help="how pictures are resized"
+        "--fit",
+        choices=("crop", "stretch", "keep"),
+        default="crop",
+        help="how pictures are resized",
     )
     parser.add_argument("--mean", type=numbers, metavar="R,G,B", help="subtracted from pictures")
     parser.add_argument("--std", type=numbers, metavar="R,G,B", help="pictures are divided by it")

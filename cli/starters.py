@@ -7,7 +7,7 @@ title: A small net for handwritten digits
 options: {width: 16, classes: 10}
 defaults: {conv: {bias: false, init: he}}
 expect:
-  NAME: {parameters: 24266, depth: 4}
+  NAME: {parameters: 24058, depth: 4}
 model: |
   def stage(w, s=1) = conv(w, 3, stride=s) as conv >> bn as bn >> relu
 
@@ -47,14 +47,14 @@ name: NAME
 title: Hidden Markov model with Gaussian observations
 options: {K: 3, D: 2}
 model: |
-  input y     : f32[T, D]
-  param pi    : simplex[K]
-  param A     : simplex[K, K]
-  param mu    : real[K, D]
+  input y : f32[T, D]
+  param pi : simplex[K]
+  param A : simplex[K, K]
+  param mu : real[K, D]
   param sigma : positive[K, D]
   z[0] ~ categorical(pi)
-  z[t] ~ categorical(A[z[t-1]])           for t in 1..T
-  y[t] ~ normal(mu[z[t]], sigma[z[t]])    for t in 0..T
+  z[t] ~ categorical(A[z[t-1]]) for t in 1..T
+  y[t] ~ normal(mu[z[t]], sigma[z[t]]) for t in 0..T
 """
 
 CRF = """\
@@ -63,22 +63,22 @@ name: NAME
 title: Linear-chain conditional random field for labelling sequences
 options: {D: 8, L: 5}
 model: |
-  input x     : f32[T, D]
+  input x : f32[T, D]
   input label : i32[T]
-  param A     : real[L, L]
+  param A : real[L, L]
   unary = x >> linear(L) as emit
-  y[t] ~ labels(L)         for t in 0..T
-  factor unary[t, y[t]]    for t in 0..T
-  factor A[y[t-1], y[t]]   for t in 1..T
-  loss = -logp(y = label)
+  y[t] ~ labels(L) for t in 0..T
+  factor unary[t, y[t]] for t in 0..T
+  factor A[y[t-1], y[t]] for t in 1..T
+  loss = -logp(y=label)
   output map(y), marginals(y)
 """
 
 MDP = """\
 tilth: 1
 name: NAME
-title: Walking on a windy grid to a goal
-options: {rows: 4, cols: 4, goal: 15}
+title: A slippery walk over a grid to a goal
+options: {rows: 4, cols: 4, goal: [3, 3]}
 model: |
   const gamma = 0.95
   index s : grid(rows, cols)
@@ -89,7 +89,7 @@ model: |
   R[s, a] = if s == goal then 0 else -1
   fix {
     Q[s, a] = R[s, a] + gamma * E{s'} V[s']
-    V[s]    = if s == goal then 0 else max{a} Q[s, a]
+    V[s] = if s == goal then 0 else max{a} Q[s, a]
   }
   output V, policy = argmax{a} Q[s, a]
 """

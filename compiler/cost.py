@@ -15,6 +15,7 @@ from .ir.dims import Dim, DimLike, dim_max
 from .ir.graph import Graph, Node, Value
 from .ir.types import TensorType
 from .ops import OPS
+from .ops.control import LOOPS
 
 MAX_PEAKS = 8
 """A peak that may lie at more places than this, depending on sizes, is not written down."""
@@ -130,13 +131,11 @@ def _row(graph: Graph, index: int, seen: set[str]) -> NodeCost:
     bodies = tuple(_cost(region, seen) for region in node.regions)
     repeats = _repeats(node)
     times: DimLike = 1 if repeats is None else repeats
-    if bodies:
-        macs = times * _total(b.macs for b in bodies)
+    macs = rule(reads, node.types, node.attrs) if rule else times * _total(b.macs for b in bodies)
+    moved = written = 0
+    if node.op in LOOPS:  # what lies inside a fused group stays in registers
         moved = times * _total(b.moved_bytes for b in bodies)
         written = times * _total(b.activation_bytes for b in bodies)
-    else:
-        macs = rule(reads, node.types, node.attrs) if rule else 0
-        moved = written = 0
     return NodeCost(
         index,
         node.op,
@@ -166,7 +165,7 @@ def _param_row(index: int, node: Node, seen: set[str]) -> NodeCost:
 
 
 def _repeats(node: Node) -> DimLike | None:
-    if not node.regions:
+    if node.op not in LOOPS:
         return 1
     length = node.attrs.get("length")
     return length if isinstance(length, int | Dim) else None
@@ -183,7 +182,7 @@ def _peak(graph: Graph, rows: tuple[NodeCost, ...]) -> DimLike | None:
         node = graph.node(row.index)
         results = [Value(row.index, i) for i in range(len(node.types))]
         live = live + bytes_of(node.types)
-        inner = [b.peak_bytes for b in row.bodies]
+        inner = [b.peak_bytes for b in row.bodies if node.op in LOOPS]
         peaks = _with_peak(peaks, live + _total(p for p in inner if p is not None))
         unread = [value for value in results if value not in last]
         dead = [value for value in {*graph.operands(row.index)} if last[value] == row.index]

@@ -30,7 +30,7 @@ def _outputs(graph: Graph, inputs: Sequence[Reach]) -> list[Reach]:
         if node.op == "param":
             results: list[Reach] = [(False, True, 0)]
         elif node.regions:
-            carries = int(node.attrs["n_carry"])  # type: ignore[arg-type]
+            carries = int(node.attrs.get("n_carry", 0))  # type: ignore[arg-type]
             results = _region(node.regions[0], operands, carries, len(node.types))
         else:
             data = any(from_inputs for from_inputs, _, _ in operands)

@@ -323,10 +323,15 @@ def _iterate(body: _Plan, node: Node) -> Callable[..., Any]:
     return run
 
 
+def _group(body: _Plan, node: Node) -> Callable[..., Any]:
+    return lambda *arrays: tuple(_call(body, arrays))
+
+
 _REGION_RUNNERS: dict[str, Callable[[_Plan, Node], Callable[..., Any]]] = {
     "scan": _scan,
     "fix": _fix,
     "iterate": _iterate,
+    "fused_elementwise": _group,
 }
 
 

@@ -23,9 +23,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Preprocess:
     """How a picture is fitted and normalised.
 
-    ``fit`` is ``crop`` (the shorter side to the model's size over ``crop_ratio``, then the centre)
-    or ``stretch`` (each side to the model's size). ``mean`` and ``std`` are of channels in 0 to 1;
-    ``None`` means ImageNet's for three channels and 0 and 1 for one.
+    ``fit`` is ``crop`` (the shorter side to the model's size over ``crop_ratio``, then the centre),
+    ``stretch`` (each side to the model's size) or ``keep`` (the picture's own size). ``mean`` and
+    ``std`` are of channels in 0 to 1; ``None`` is ImageNet's for three channels, 0 and 1 for one.
     """
 
     fit: str = "crop"
@@ -51,7 +51,7 @@ def load_image(
         message = f"a picture cannot fill an input of {channels} channels"
         raise RuntimeFault("E802", message, "pictures have 3 channels, or 1 when grey")
     picture = open_image(path).convert("L" if channels == 1 else "RGB")
-    if size is not None:
+    if size is not None and how.fit != "keep":
         picture = _stretch(picture, size) if how.fit == "stretch" else _crop(picture, size, how)
     pixels = np.asarray(picture, np.float32).reshape(picture.height, picture.width, channels) / 255
     mean, std = _normalisation(how, channels)

@@ -6,13 +6,13 @@ A value is an ``.npy`` or ``.npz`` file, a picture, or the words ``random`` and 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .archives import open_npz
 from .faults import RuntimeFault, suggestion, unreadable
 from .images import SUFFIXES, Preprocess, load_image
 
@@ -58,6 +58,11 @@ def is_generated(value: str) -> bool:
     return value in WORDS
 
 
+def is_picture(value: str) -> bool:
+    """Whether a value names a picture file."""
+    return value.lower().endswith(SUFFIXES)
+
+
 def read_input(
     name: str,
     value: str,
@@ -73,7 +78,7 @@ def read_input(
     """
     if is_generated(value):
         return _generated(name, value, declared, seed)
-    if value.lower().endswith(SUFFIXES):
+    if is_picture(value):
         return check_input(name, _picture(name, value, declared, preprocess), declared)
     return check_input(name, _from_file(name, value), declared)
 
@@ -112,7 +117,8 @@ def _generated(name: str, value: str, declared: Declared, seed: int) -> np.ndarr
         if isinstance(size, str):
             message = f"the size {size} of input `{name}` is not known, so `{value}` cannot be made"
             shown = "x".join(map(str, declared.shape))
-            raise RuntimeFault("E805", message, f"say it: `--shape {name}={shown}`, in numbers")
+            hint = f"say it: `--shape {name}={shown}` with numbers in place of names"
+            raise RuntimeFault("E805", message, hint)
         shape.append(size)
     if value == "zeros":
         return np.zeros(shape, declared.dtype)
@@ -155,15 +161,12 @@ def _from_file(name: str, value: str) -> np.ndarray:
 
 
 def _from_archive(name: str, path: str, key: str) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
-            # Without a key: the array called like the input, else the only one.
-            wanted = key or (name if name in names or len(names) != 1 else names[0])
-            if wanted in names:
-                return archive[wanted]
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise unreadable(path, error) from error
+    with open_npz(path) as archive:
+        names = archive.files
+        # Without a key: the array called like the input, else the only one.
+        wanted = key or (name if name in names or len(names) != 1 else names[0])
+        if wanted in names:
+            return archive[wanted]
     raise RuntimeFault("E803", f"`{path}` has no array `{wanted}`", suggestion(wanted, names))
 
 

@@ -10,12 +10,15 @@ is used for what it holds, and new kernels are then compiled in memory.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -145,3 +148,47 @@ def _write_atomically(path: Path, content: bytes) -> None:
     with os.fdopen(handle, "wb") as file:
         file.write(content)
     os.replace(temporary, path)
+
+
+def kernels(specs: Sequence[Any]) -> list[Kernel]:
+    """Kernels for specs with ``name`` and ``source()``; missing ones compile in two processes.
+
+    The other process writes to the cache, so this helps only where the cache can be written.
+    """
+    sources = {}
+    for spec in specs:
+        sources.setdefault(spec.name, spec.source())
+    missing = [(name, text) for name, text in sources.items() if not is_cached(name, text)]
+    if len(missing) >= PARALLEL_FROM and writable():
+        _compile_elsewhere(missing[1::2], lambda: [kernel(*pair) for pair in missing[::2]])
+    return [kernel(spec.name, sources[spec.name]) for spec in specs]
+
+
+PARALLEL_FROM = 4
+"""Missing kernels from which a second process pays for its start."""
+
+
+def writable() -> bool:
+    """Whether new kernels can be kept."""
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(_folder(), os.W_OK)
+
+
+def _compile_elsewhere(pairs: Sequence[tuple[str, str]], meanwhile: Callable[[], Any]) -> None:
+    """Compile into the cache in a fresh process while ``meanwhile`` runs here.
+
+    A helper that fails costs nothing but time: what it did not write is compiled here later.
+    """
+    command = [sys.executable, "-m", f"{__package__}.compile_worker"]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert worker.stdin is not None
+    try:
+        with worker.stdin as pipe:
+            pipe.write(json.dumps(list(pairs)).encode())
+    except BrokenPipeError:
+        pass
+    meanwhile()
+    worker.wait()

@@ -86,7 +86,7 @@ def _vector_load(count: int, bits: int) -> Any:
 
 
 load4, load8, load16 = (_vector_load(count, 32) for count in (4, 8, 16))
-load2d, load4d, load8d = (_vector_load(count, 64) for count in (2, 4, 8))
+load2d, load4d, load8d, load16d = (_vector_load(count, 64) for count in (2, 4, 8, 16))
 
 
 @intrinsic
@@ -119,6 +119,9 @@ load_f32 = _scalar_load(types.float32, 4)
 load_f64 = _scalar_load(types.float64, 8)
 load_i32 = _scalar_load(types.int32, 4)
 load_i64 = _scalar_load(types.int64, 8)
+load_u64 = _scalar_load(types.uint64, 8)
+load_i8 = _scalar_load(types.int8, 1)
+load_u8 = _scalar_load(types.uint8, 1)
 
 
 def _scalar_store(kind: Any, size: int) -> Any:
@@ -138,6 +141,9 @@ store_f32 = _scalar_store(types.float32, 4)
 store_f64 = _scalar_store(types.float64, 8)
 store_i32 = _scalar_store(types.int32, 4)
 store_i64 = _scalar_store(types.int64, 8)
+store_u64 = _scalar_store(types.uint64, 8)
+store_i8 = _scalar_store(types.int8, 1)
+store_u8 = _scalar_store(types.uint8, 1)
 
 
 def _prefetch(locality: int) -> Any:
@@ -185,7 +191,27 @@ def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
 
 
 spread4, spread8, spread16 = (_broadcast(count, 32) for count in (4, 8, 16))
-spread2d, spread4d, spread8d = (_broadcast(count, 64) for count in (2, 4, 8))
+spread2d, spread4d, spread8d, spread16d = (_broadcast(count, 64) for count in (2, 4, 8, 16))
+
+
+@intrinsic
+def splat(typingctx: Any, like: Any, value: Any) -> Any:
+    """A vector of the type of ``like`` whose lanes all hold the scalar ``value``."""
+    if not isinstance(like, VectorType) or not isinstance(value, types.Float):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _like(context, builder, sig.args, args, 1)
+
+    return like(like, value), codegen
+
+
+def _like(context: Any, builder: Any, kinds: Any, args: Any, place: int) -> Any:
+    """The scalar at ``place`` of two operands as a vector of the other's type."""
+    vector = kinds[1 - place]
+    wanted = types.float32 if vector.bits == 32 else types.float64
+    scalar = context.cast(builder, args[place], kinds[place], wanted)
+    return _splat(builder, scalar, context.get_value_type(vector))
 
 # ---------------------------------------------------------------- arithmetic
 
@@ -225,7 +251,64 @@ def _unary_intrinsic(name: str) -> Any:
 vsqrt = _unary_intrinsic("sqrt")
 vabs = _unary_intrinsic("fabs")
 vfloor = _unary_intrinsic("floor")
+vceil = _unary_intrinsic("ceil")
 vround = _unary_intrinsic("rint")
+
+
+@intrinsic
+def polynomial(typingctx: Any, x: Any, coefficients: Any) -> Any:
+    """Horner's scheme on a tuple of float64 coefficients, highest power first."""
+    if not isinstance(x, VectorType) or not isinstance(coefficients, types.UniTuple):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = context.get_value_type(x)
+        total = None
+        for place in range(coefficients.count):
+            scalar = builder.extract_value(args[1], place)
+            if x.bits == 32:
+                scalar = builder.fptrunc(scalar, FLOAT[32])
+            term = _splat(builder, scalar, kind)
+            if total is None:
+                total = term
+            else:
+                name = f"llvm.fma.{_llvm_name(x)}"
+                total = _call_vector(builder, name, kind, [total, args[0], term])
+        return total
+
+    return x(x, coefficients), codegen
+
+
+@intrinsic
+def copysign(typingctx: Any, size: Any, sign: Any) -> Any:
+    """The size of the first with the sign of the second."""
+    if not isinstance(size, VectorType) or size != sign:
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        name = f"llvm.copysign.{_llvm_name(size)}"
+        return _call_vector(builder, name, args[0].type, list(args))
+
+    return size(size, sign), codegen
+
+
+def _convert(source: int, target: int, emit: str) -> Any:
+    @intrinsic
+    def run(typingctx: Any, a: Any) -> Any:
+        if not isinstance(a, VectorType) or a.bits != source:
+            return None
+        result = VectorType(target, a.count)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return getattr(builder, emit)(args[0], context.get_value_type(result))
+
+        return result(a), codegen
+
+    return run
+
+
+widen = _convert(32, 64, "fpext")
+narrow = _convert(64, 32, "fptrunc")
 
 
 def _select(compare: str) -> Any:
@@ -334,9 +417,16 @@ max_lanes = _reduce("max")
 
 
 class _Arithmetic(AbstractTemplate):
+    """Two equal vectors, or a vector and a scalar in either order."""
+
     def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 2 and isinstance(args[0], VectorType) and args[0] == args[1]:
-            return signature(args[0], args[0], args[0])
+        if len(args) != 2:
+            return None
+        a, b = args
+        if isinstance(a, VectorType) and (a == b or isinstance(b, types.Float)):
+            return signature(a, a, b)
+        if isinstance(b, VectorType) and isinstance(a, types.Float):
+            return signature(b, a, b)
         return None
 
 
@@ -349,6 +439,14 @@ def _operator(function: Any, emit: str) -> None:
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, emit)(args[0], args[1])
 
+    @lower_builtin(function, VectorType, types.Float)
+    def lower_right(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, emit)(args[0], _like(context, builder, sig.args, args, 1))
+
+    @lower_builtin(function, types.Float, VectorType)
+    def lower_left(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, emit)(_like(context, builder, sig.args, args, 0), args[1])
+
 
 for _function, _emit in (
     (operator.add, "fadd"),
@@ -357,6 +455,22 @@ for _function, _emit in (
     (operator.truediv, "fdiv"),
 ):
     _operator(_function, _emit)
+
+
+@infer_global(operator.neg)
+class _Negation(AbstractTemplate):
+    key = operator.neg
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], VectorType):
+            return signature(args[0], args[0])
+        return None
+
+
+@lower_builtin(operator.neg, VectorType)
+def _negate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.fneg(args[0])
+
 
 # ---------------------------------------------------------------- atomics and calls
 

@@ -7,7 +7,6 @@ them are listed with the nearest matches.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from .archives import open_npz
 from .faults import SHOWN, RuntimeFault, suggestion, unreadable
 
 Arrays = dict[str, np.ndarray]
@@ -124,7 +124,7 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
         raise RuntimeFault("E803", f"`{path}` is not a weights file that can be read", hint)
     try:
         return reader(file)
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise unreadable(path, error) from error
 
 
@@ -147,9 +147,7 @@ def _read_safetensors(file: Path) -> Arrays:
 
 
 def _read_npz(file: Path) -> Arrays:
-    with np.load(file, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
+    with open_npz(file) as archive:
         return {name: archive[name] for name in archive.files}
 
 

@@ -1,7 +1,7 @@
-"""Ops with regions: scan, fix and iterate, and the typing rules that look into the region.
+"""Ops with regions: loops and fused groups, and the typing rules that look into the region.
 
 A region is a closed graph; everything that it reads comes in through its inputs, in the order
-carries, slices of stacked inputs (scan only), captures.
+carries, slices of stacked inputs (scan only), captures. A fused group has no carries.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from ..ir.graph import Graph
 from ..ir.types import Attrs, TensorType
 from .base import Op, Operand, OpError, define
 
-WITH_REGION = ("scan", "fix", "iterate")
+LOOPS = ("scan", "fix", "iterate")
+WITH_REGION = (*LOOPS, "fused_elementwise")
 
 
 def region_result_types(
     op: str, types: Sequence[TensorType], attrs: Attrs, region: Graph
 ) -> tuple[TensorType, ...]:
-    """Result types of ``scan``, ``fix`` or ``iterate``, from operand types and the region.
+    """Result types of a loop or a fused group, from operand types and the region.
 
     Raises E407 when counts do not match, E102 when a carry changes its type, and E103 or E104
     when an operand does not fit the region's input.
     """
-    carries = _count(op, attrs, "n_carry")
+    carries = _count(op, attrs, "n_carry") if op in LOOPS else 0
     stacked = _count(op, attrs, "n_xs") if op == "scan" else 0
     wanted = [region.node(index).type for index in region.inputs]
     if len(types) != len(wanted) or len(types) < carries + stacked:
@@ -49,6 +50,8 @@ def region_result_types(
     if op == "fix" and not all(kind.is_float for kind in outputs):
         raise OpError("E104", "fix: every carry must be floating-point", "use iterate")
     length: Any = attrs.get("length")
+    if op == "fused_elementwise":
+        return tuple(outputs)
     stacks = [kind.with_shape([length, *kind.shape]) for kind in extra] if op == "scan" else []
     return (*outputs[:carries], *stacks)
 
@@ -106,6 +109,17 @@ define(
         "Carries replaced until the region's last output, evaluated with the new ones, holds, or"
         " for max_steps.",
         attrs=("n_carry", "max_steps"),
+        why_no_reference=_WHY,
+    )
+)
+define(
+    Op(
+        "fused_elementwise",
+        _OPERANDS,
+        _from_region,
+        None,
+        "A convex group of element-wise ops over one shape, at most followed by a reduction: one"
+        " loop that keeps what lies between in registers.",
         why_no_reference=_WHY,
     )
 )

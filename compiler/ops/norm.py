@@ -130,6 +130,30 @@ define_layer(
 )
 
 
+# ---------------------------------------------------------------- scale and shift
+
+
+def _affine_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    x, *vectors = types
+    _need_channels("affine", x)
+    need_float("affine", *types)
+    _need_vectors("affine", vectors, x.shape[1])
+    return [x]
+
+
+define(
+    Op(
+        "affine",
+        (Operand("x"), Operand("scale"), Operand("shift")),
+        _affine_shape,
+        lambda x, scale, shift: _affine(x, scale, shift),
+        "x * scale + shift per channel (axis 1): what is left of a batch norm whose statistics "
+        "are fixed.",
+        batching="leading",
+    )
+)
+
+
 # ---------------------------------------------------------------- layer norm
 
 

@@ -1,5 +1,6 @@
 """Direct convolution on 16-channel blocks, any stride, dilation, padding and group count.
 
+Activations lie block-major, [C/16, N, H, W, 16], so that neighbouring images continue each other.
 A task is a band of output rows (or a run of pixels, for pointwise ones) of one image and a range
 of output-channel panels. Where the input needs padding, a prologue or interleaving, the task
 first stages the input rows it needs in scratch, which then stay in cache for all its panels.
@@ -15,11 +16,12 @@ from . import tile
 
 WORDS = [
     "x", "w", "bias", "y", "residual", "table", "chunks", "length",
-    "x_image", "y_image", "y_block", "bands", "band_rows", "rows", "columns",
+    "x_image", "x_block", "y_image", "y_block", "bands", "band_rows", "rows", "columns",
     "panels", "panel_groups", "panels_per_task", "blocks_out", "panel_bytes",
     "row_step", "group_panels", "group_bytes", "low_bits", "high_bits",
     "scratch", "scratch_slot", "blocks_in", "height", "width", "pad_top", "pad_left",
-    "stage_width", "stage_rows", "stride_y", "scale", "shift",
+    "stage_width", "stage_rows", "stride_y", "scale", "shift", "pixels",
+    "prologue_low",
 ]  # fmt: skip
 """The row. ``*_image`` and ``*_block`` are byte strides; ``scale`` and ``shift`` the prologue's."""
 
@@ -30,19 +32,23 @@ class ConvKernel:
 
     ``pixels`` x ``blocks`` is the register tile; ``step`` the bytes between neighbouring pixels of
     the (staged) input. ``stage``: ``none``, ``blocked`` (copy with padding), ``prologue`` (scale,
-    shift and relu on the way) or ``planar`` (channels interleaved from NCHW).
+    shift and relu on the way) or ``planar`` (channels interleaved from NCHW). A ``flat`` kernel
+    (pointwise, stride 1) sees all pixels of all images as rows of ``columns``; the last row
+    overlaps the one before it where they do not divide.
     """
 
     pixels: int
     blocks: int
     step: int
     stage: str
+    flat: bool
     width: int
 
     @property
     def name(self) -> str:
         """A readable file name."""
-        return f"conv_{self.pixels}x{self.blocks}_s{self.step}_{self.stage}_w{self.width}"
+        shape = f"{self.pixels}x{self.blocks}_s{self.step}"
+        return f"conv_{shape}_{self.stage}{'_flat' if self.flat else ''}_w{self.width}"
 
     def source(self) -> str:
         """The kernel's Python source."""
@@ -75,7 +81,7 @@ class ConvKernel:
 
     def _stage(self) -> list[str]:
         if self.stage == "none":
-            return ["    source += first_row * row_step"]
+            return [] if self.flat else ["    source += first_row * row_step"]
         if self.stage == "planar":
             return self._stage_planar()
         parts = tile.vectors(self.width)
@@ -84,7 +90,7 @@ class ConvKernel:
         for v in range(parts):
             body.append(f"                        value = load(at + {v * wide})")
             if self.stage == "prologue":
-                body.append(f"                        value = vmax(fma(value, s{v}, t{v}), zero)")
+                body.append(f"                        value = vmax(fma(value, s{v}, t{v}), floor)")
             body.append(f"                        store(to + {v * wide}, value)")
         factors = []
         if self.stage == "prologue":
@@ -92,7 +98,12 @@ class ConvKernel:
                 factors.append(f"        s{v} = load(scale + block * 64 + {v * wide})")
                 factors.append(f"        t{v} = load(shift + block * 64 + {v * wide})")
         clear = [f"store(to + {v * wide}, zero)" for v in range(parts)]
+        floor = []
+        if self.stage == "prologue":
+            word = 8 * WORDS.index("prologue_low")
+            floor = [f"    floor = spread(float32(load_f64(row + {word})))"]
         return [
+            *floor,
             "    here = scratch + slot * scratch_slot",
             "    to = here",
             "    top = first_row * stride_y - pad_top",
@@ -105,7 +116,8 @@ class ConvKernel:
             *[f"                    {c}" for c in clear],
             "                    to += 64",
             "            else:",
-            "                at = source + (block * height + level) * width * 64 - pad_left * 64",
+            "                at = source + block * x_block + level * width * 64",
+                "                at -= pad_left * 64",
             "                for column in range(-pad_left, stage_width - pad_left):",
             "                    if column < 0 or column >= width:",
             *[f"                        {c}" for c in clear],
@@ -153,7 +165,7 @@ class ConvKernel:
             "        shifted = source + (panel // group_panels) * group_bytes",
             *[line[4:] for line in bias],
             "        for line in range(first_row, last_row):",
-            "            base = shifted + (line - first_row) * row_step",
+            *self._line(),
             "            for number in range(tiles):",
             f"                column = max(min(number * {self.pixels}, columns - {self.pixels}), 0)",
             f"                xb = base + column * {self.step}",
@@ -163,8 +175,19 @@ class ConvKernel:
             "                    xp = xb + load_i64(table + 8 * t)",
             *tile.multiply(*tile_args, str(self.step), 20),
             f"                place = target + panel * {self.blocks} * y_block",
-            "                place += (line * columns + column) * 64",
+            "                place += (start + column) * 64",
             *self._epilogue(),
+        ]
+
+    def _line(self) -> list[str]:
+        if self.flat:
+            return [
+                "            start = max(min(line * columns, pixels - columns), 0)",
+                f"            base = shifted + start * {self.step}",
+            ]
+        return [
+            "            start = line * columns",
+            "            base = shifted + (line - first_row) * row_step",
         ]
 
     def _epilogue(self) -> list[str]:

@@ -21,7 +21,7 @@ TILE = 4
 
 WORDS = [
     "x", "w", "bias", "y", "residual",
-    "x_image", "y_image", "y_block", "height", "width", "rows", "columns",
+    "x_image", "x_block", "y_image", "y_block", "height", "width", "rows", "columns",
     "pad_top", "pad_left", "tiles_down", "tiles_across", "tiles", "band_tiles",
     "panels", "panel_groups", "panels_per_task", "blocks_in", "blocks_out",
     "low_bits", "high_bits", "scratch", "scratch_slot",
@@ -203,7 +203,7 @@ class WinogradKernel:
             "        left = (index % tiles_across) * 4 - pad_left",
             "        inside = top >= 0 and left >= 0 and top + 6 <= height and left + 6 <= width",
             "        for block in range(blocks_in):",
-            "            plane = x + image * x_image + block * height * width * 64",
+            "            plane = x + image * x_image + block * x_block",
             "            goal = inputs + block * block_bytes + number * 64",
             "            if inside:",
             "                at = plane + (top * width + left) * 64",

@@ -258,6 +258,10 @@ def combine(op: str, left: Any, right: Any, env: Env, node: s.Binary) -> Any:
     shifted = _shift(op, left, right)
     if shifted is not None:
         return shifted
+    if op in t.COMPARISONS and _is_position(left) and _is_position(right):
+        # Positions compare by their number, row by row.
+        numbers = [t.numbers(env, index.axis, 0, span) for index in (left, right)]
+        return t.binary(env, op, *numbers, span)
     left, right = value_of(left, env, span), value_of(right, env, span)
     if _plain(left) and _plain(right) and op != "@":
         return _constant_binary(op, left, right, env, span)
@@ -291,6 +295,10 @@ def _times(value: Any, span: Span) -> int:
         fail("E702", f"a block is repeated {value} times", span,
              hint="write the repetition as a recurrence over an index")  # fmt: skip
     return value
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, LabelIndex) and value.axis.grid is not None
 
 
 def _shift(op: str, left: Any, right: Any) -> Any:

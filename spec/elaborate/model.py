@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,10 @@ from .builder import Path
 from .elaborator import Elaborator
 from .errors import ElaborationError, Poisoned
 from .scope import Scope
+
+STACK_FRAMES = 30_000
+"""Python frames that an elaboration may nest: some 60 for each of 200 nested definitions, and more
+for syntax inside them."""
 
 Resolver = Callable[[str], "Envelope | None"]
 """Finds another spec by name (for ``use:``)."""
@@ -78,10 +85,15 @@ def elaborate(
     elab.resolver = resolver
     elab.lost = _lost_names(document.text[:end], start, statements)
     elab.fix_settings = _fix_settings(envelope)
-    scope = file_scope(elab, envelope, statements, options, sizes or {})
-    _run(elab, scope, envelope)
-    reporter.raise_if_failed()
-    graph = _finish(elab)
+    with deep_stack():
+        try:
+            scope = file_scope(elab, envelope, statements, options, sizes or {})
+            _run(elab, scope, envelope)
+        except RecursionError:
+            message = "definitions depend on each other too deeply"
+            reporter.report(Diagnostic("E701", message, envelope.model.span))
+        reporter.raise_if_failed()
+        graph = _finish(elab)
     warnings = tuple(d for d in reporter.diagnostics if d.severity == "warning")
     return Model(envelope.name, chosen, graph, options, envelope, statements, warnings)
 
@@ -95,6 +107,35 @@ def _lost_names(text: str, start: int, statements: Sequence[s.Statement]) -> fro
             found |= set(re.findall(r"[A-Za-z_]\w*'?", line.split("#")[0]))
         start = statement.span.end if statement is not None else stop
     return frozenset(found)
+
+
+@contextmanager
+def deep_stack() -> Iterator[None]:
+    """Room on Python's stack for definitions nested ``MAX_DEPTH`` deep, while any elaboration runs.
+
+    The limit is the interpreter's own, so elaborations in several threads share it.
+    """
+    with _stack.lock:
+        if not _stack.users:
+            _stack.before = sys.getrecursionlimit()
+            sys.setrecursionlimit(max(_stack.before, STACK_FRAMES))
+        _stack.users += 1
+    try:
+        yield
+    finally:
+        with _stack.lock:
+            _stack.users -= 1
+            if not _stack.users:
+                sys.setrecursionlimit(_stack.before)
+
+
+class _Stack:
+    lock = threading.Lock()
+    users = 0
+    before = 0
+
+
+_stack = _Stack()
 
 
 def file_scope(

@@ -1,0 +1,1 @@
+"""Lowering: from a fused graph with known sizes to a plan of kernel calls."""

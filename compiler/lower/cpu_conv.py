@@ -1,0 +1,310 @@
+"""Convolutions to rows: direct, pointwise, Winograd, depthwise; with prologue and epilogue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ...runtime.abi import word_of
+from ...runtime.kernels import conv as direct
+from ...runtime.kernels import winograd
+from ..ir.graph import Node, Value
+from ..ops import OpError
+from ..ops.fused import named_extras
+from .convolution import (
+    BLOCK,
+    ConvShape,
+    WinogradChoice,
+    choose_tile,
+    choose_winograd,
+)
+from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
+from .load import Packed, label
+from .storage import LINE, Blocked, Flat
+
+CLAMPS = {"": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+"""Activations that are a clamp, done in the epilogue for nothing."""
+
+
+@dataclass(frozen=True)
+class ConvParts:
+    """A convolution node taken apart."""
+
+    shape: ConvShape
+    weight: Value
+    extras: dict[str, Value]
+    low: float
+    high: float
+    prologue: str
+    path: str
+
+
+def clamp_of(node: Node) -> tuple[float, float]:
+    """Limits of a node's fused activation."""
+    activation = str(node.attrs.get("activation", ""))
+    if activation not in CLAMPS:
+        raise OpError("E804", f"there is no CPU kernel for `{node.op}` with {activation} yet")
+    return CLAMPS[activation]
+
+
+@rule("conv", "fused_conv")
+def lower_conv(state: Lowering, index: int, node: Node) -> None:
+    """One convolution of two spatial axes."""
+    parts = _parts(state, index, node)
+    shape = parts.shape
+    each = shape.channels // shape.groups
+    if shape.groups == shape.channels and shape.features == shape.channels:
+        from .cpu_simple import lower_depthwise
+
+        lower_depthwise(state, index, parts)
+        return
+    choice = None if parts.prologue else choose_winograd(shape, state.target)
+    if choice is not None:
+        _winograd(state, index, parts, choice)
+    elif shape.groups == 1 or (each % BLOCK == 0 and shape.blocks_out * BLOCK * shape.groups
+                               == shape.features):  # fmt: skip
+        _direct(state, index, parts, shape, f"{state.load.text(parts.weight)}")
+    elif BLOCK % each == 0 and shape.channels == shape.features and shape.channels % BLOCK == 0:
+        _block_diagonal(state, index, parts)
+    else:
+        raise OpError("E804", f"there is no CPU kernel for {shape.groups} groups of {each} yet")
+
+
+def _parts(state: Lowering, index: int, node: Node) -> ConvParts:
+    operands = state.graph.operands(index)
+    attrs: Any = node.attrs
+    extras = named_extras(attrs, operands) if node.op.startswith("fused") else (
+        {"bias": operands[2]} if len(operands) > 2 else {}
+    )  # fmt: skip
+    n, c, *spatial = state.shape(operands[0])
+    if len(spatial) != 2:
+        raise OpError("E804", f"there is no CPU kernel for {len(spatial)}-d convolution yet")
+    _, features, rows, columns = state.shape(Value(index))
+    kernel = state.shape(operands[1])[2:]
+    shape = ConvShape(
+        n, c, spatial[0], spatial[1], features, cast(Any, kernel), attrs["stride"], attrs["pad"],
+        attrs["dilation"], attrs["groups"], rows, columns,
+    )  # fmt: skip
+    low, high = clamp_of(node)
+    prologue = str(attrs.get("prologue", ""))
+    return ConvParts(shape, operands[1], cast(Any, extras), low, high, prologue, node.name)
+
+
+def packed_vector(state: Lowering, value: Value | None, name: str, size: int, multiple: int) -> Any:
+    """A per-channel vector for kernels, zeros when there is none."""
+    count = -(-size // multiple) * multiple
+    if value is None:
+        return state.load.pack(f"zeros{count}", f"np.zeros({count}, np.float32)", count * 4)
+    text = f"pack.vector({state.load.text(value)}, {multiple})"
+    return state.load.pack(label(name), text, count * 4)
+
+
+def _common(state: Lowering, index: int, parts: ConvParts, wide: int) -> tuple[Any, Blocked]:
+    out = state.new_blocked(Value(index))
+    bias = packed_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
+                         parts.shape.features, wide)  # fmt: skip
+    words: dict[str, Any] = {
+        "bias": bias, "y": out.place, "low_bits": word_of(parts.low),
+        "high_bits": word_of(parts.high), "y_image": out.plane, "y_block": out.block,
+        "rows": parts.shape.rows, "columns": parts.shape.columns,
+    }  # fmt: skip
+    residual = parts.extras.get("residual")
+    if residual is not None:
+        other = state.blocked(residual)
+        words["residual"] = other.place
+        if (other.plane, other.block) != (out.plane, out.block):
+            raise AssertionError("a residual has its result's strides")
+    return words, out
+
+
+# ---------------------------------------------------------------- Winograd
+
+
+def _winograd(state: Lowering, index: int, parts: ConvParts, choice: WinogradChoice) -> None:
+    shape = parts.shape
+    x = state.blocked(state.graph.operands(index)[0])
+    blocks = choice.tile.blocks
+    words, _ = _common(state, index, parts, BLOCK * blocks)
+    panels = -(-shape.blocks_out // blocks)
+    size = panels * winograd.POSITIONS * shape.blocks_in * BLOCK * blocks * BLOCK * 4
+    text = f"pack.transformed({state.load.text(parts.weight)}, {blocks})"
+    weight = state.load.pack(label(f"{parts.path}.winograd"), text, size)
+    down, across = -(-shape.rows // 4), -(-shape.columns // 4)
+    tiles = shape.images * down * across
+    words |= {
+        "x": x.place, "w": weight, "x_image": x.plane, "x_block": x.block,
+        "height": shape.height, "width": shape.width, "pad_top": shape.pad[0][0],
+        "pad_left": shape.pad[1][0], "tiles_down": down, "tiles_across": across, "tiles": tiles,
+        "band_tiles": choice.band, "panels": panels, "panel_groups": choice.groups,
+        "panels_per_task": -(-panels // choice.groups), "blocks_in": shape.blocks_in,
+        "blocks_out": shape.blocks_out, "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
+    }  # fmt: skip
+    kernel = winograd.WinogradKernel(choice.tile.pixels, blocks, state.target.lanes)
+    scratch = winograd.scratch_bytes(choice.band, shape.blocks_in, blocks)
+    tasks = -(-tiles // choice.band) * choice.groups
+    state.emit(kernel, tasks, winograd.WORDS, words, parts.path, scratch)
+
+
+# ---------------------------------------------------------------- direct
+
+
+def _block_diagonal(state: Lowering, index: int, parts: ConvParts) -> None:
+    """Groups narrower than a block: blocks of several groups, with zeros between them."""
+    shape = parts.shape
+    each = shape.channels // shape.groups
+    groups = shape.groups * each // BLOCK
+    text = f"pack.block_diagonal({state.load.text(parts.weight)}, {shape.groups})[0]"
+    wide = ConvShape(**{**vars(shape), "groups": groups})
+    _direct(state, index, parts, wide, text)
+
+
+def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: str) -> None:
+    value = state.graph.operands(index)[0]
+    stored = state.stored[value]
+    if isinstance(stored, Flat) and shape.channels < BLOCK and not parts.prologue:
+        _planar(state, index, parts, stored, weight)
+        return
+    x = state.blocked(value)
+    flat = shape.pointwise and shape.stride == (1, 1) and not parts.prologue
+    pixels = shape.images * shape.height * shape.width
+    across = pixels if flat else shape.columns
+    tile = choose_tile(across, shape.blocks_out, state.target, shape.groups)
+    words, _ = _common(state, index, parts, BLOCK * tile.blocks)
+    staged = not shape.pointwise or bool(parts.prologue)
+    plan = _flat_tasks(state, shape, tile, pixels) if flat else _row_tasks(state, shape, tile, staged)
+    words |= plan
+    each = -(-shape.blocks_out // tile.blocks)
+    line = _line_bytes(shape, staged)
+    block = plan["stage_rows"] * line if staged else x.block
+    taps = shape.kernel[0] * shape.kernel[1]
+    table = state.load.pack(
+        "table", f"pack.tap_table({shape.blocks_in}, {block}, {line}, {LINE}, {shape.kernel}, "
+        f"{shape.dilation})", shape.blocks_in * taps * 8,
+    )  # fmt: skip
+    panel = shape.blocks_in * taps * BLOCK * tile.blocks * BLOCK * 4
+    panels = each * shape.groups
+    packed = state.load.pack(
+        label(f"{parts.path}.weight"), f"pack.panels({weight}, {tile.blocks}, {shape.groups})",
+        panels * panel,
+    )  # fmt: skip
+    words |= {
+        "x": x.place, "w": packed, "table": table, "chunks": shape.blocks_in * taps,
+        "length": BLOCK, "x_image": x.plane, "x_block": x.block, "panels": panels,
+        "blocks_out": -(-shape.features // BLOCK), "panel_bytes": panel, "group_panels": each,
+        "group_bytes": shape.blocks_in * block, "blocks_in": x.blocks,
+        "height": shape.height, "width": shape.width, "pad_top": shape.pad[0][0],
+        "pad_left": shape.pad[1][0], "stage_width": line // LINE, "stride_y": shape.stride[0],
+        "row_step": line * shape.stride[0], "pixels": pixels,
+        "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
+    }  # fmt: skip
+    words |= _prologue(state, parts)
+    stage = ("prologue" if parts.prologue else "blocked") if staged else "none"
+    step = LINE * shape.stride[1]
+    kernel = direct.ConvKernel(tile.pixels, tile.blocks, step, stage, flat, state.target.lanes)
+    tasks = words["bands"] * words["panel_groups"] * (1 if flat else shape.images)
+    scratch = x.blocks * block if staged else 0
+    state.emit(kernel, tasks, direct.WORDS, words, parts.path, scratch)
+
+
+def _line_bytes(shape: ConvShape, staged: bool) -> int:
+    if not staged:
+        return shape.width * LINE
+    reach = (shape.columns - 1) * shape.stride[1] + (shape.kernel[1] - 1) * shape.dilation[1] + 1
+    return reach * LINE
+
+
+def _prologue(state: Lowering, parts: ConvParts) -> dict[str, Any]:
+    if not parts.prologue:
+        return {}
+    found: dict[str, Any] = {}
+    for name in ("scale", "shift"):
+        found[name] = packed_vector(state, parts.extras[name], f"{parts.path}.{name}",
+                                    parts.shape.channels, BLOCK)  # fmt: skip
+    limit = 0.0 if parts.prologue == "affine_relu" else -math.inf
+    return {**found, "prologue_low": word_of(limit)}
+
+
+def _flat_tasks(state: Lowering, shape: ConvShape, tile: Any, pixels: int) -> dict[str, Any]:
+    """Runs of pixels: each a task's share that stays in cache; panels split when runs are few."""
+    target = state.target
+    panels = -(-shape.blocks_out // tile.blocks) * shape.groups
+    per_pixel = shape.channels * 4
+    fit = max(tile.pixels, target.l2 // 2 // max(per_pixel, 1))
+    runs = max(-(-pixels // fit), 1)
+    work = pixels * shape.channels * shape.features // shape.groups
+    wanted = max(1, min(target.threads * 4, work // 400_000)) if target.threads > 1 else 1
+    groups = 1
+    if runs < wanted:
+        runs = min(wanted, max(1, pixels // (tile.pixels * 2)))
+        groups = min(panels, -(-wanted // runs))
+    columns = min(pixels, -(-(-(-pixels // runs)) // tile.pixels) * tile.pixels)
+    bands = -(-pixels // columns)
+    return {
+        "bands": bands, "band_rows": 1, "rows": bands, "columns": columns,
+        "panel_groups": groups, "panels_per_task": -(-panels // groups), "stage_rows": 0,
+    }  # fmt: skip
+
+
+def _row_tasks(state: Lowering, shape: ConvShape, tile: Any, staged: bool) -> dict[str, Any]:
+    """Bands of output rows whose staged input fits half the second-level cache."""
+    target = state.target
+    panels = -(-shape.blocks_out // tile.blocks) * shape.groups
+    line = _line_bytes(shape, staged) * shape.blocks_in * shape.groups
+    reach = (shape.kernel[0] - 1) * shape.dilation[0] + 1
+    fit = max(1, (target.l2 // 2 // max(line, 1) - reach) // shape.stride[0] + 1)
+    taps = shape.kernel[0] * shape.kernel[1]
+    work = shape.columns * shape.channels * shape.features // shape.groups * taps
+    wanted = max(1, -(-target.threads * 4 // shape.images)) if target.threads > 1 else 1
+    balanced = max(1, -(-shape.rows // wanted), -(-400_000 // max(work, 1)))
+    band = max(1, min(fit, balanced, shape.rows))
+    bands = -(-shape.rows // band)
+    groups = 1
+    if bands * shape.images < target.threads:
+        groups = min(panels, target.threads)
+    stage_rows = (band - 1) * shape.stride[0] + reach if staged else 0
+    return {
+        "bands": bands, "band_rows": band, "panel_groups": groups,
+        "panels_per_task": -(-panels // groups), "stage_rows": stage_rows,
+    }  # fmt: skip
+
+
+def _planar(
+    state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str
+) -> None:
+    """The first layer: few channels, read from the caller's NCHW array."""
+    shape = parts.shape
+    tile = choose_tile(shape.columns, shape.blocks_out, state.target)
+    words, _ = _common(state, index, parts, BLOCK * tile.blocks)
+    pixel = shape.channels * 4
+    reach = (shape.columns - 1) * shape.stride[1] + shape.kernel[1]
+    line = reach * pixel
+    plan = _row_tasks(state, shape, tile, True)
+    panels = -(-shape.blocks_out // tile.blocks)
+    length = shape.kernel[1] * shape.channels
+    panel = shape.kernel[0] * length * tile.blocks * BLOCK * 4
+    if shape.dilation != (1, 1):
+        raise OpError("E804", "there is no CPU kernel for a dilated first layer yet")
+    table = state.load.pack(
+        "table", f"pack.tap_table(1, 0, {line}, {pixel}, ({shape.kernel[0]}, 1))",
+        shape.kernel[0] * 8,
+    )  # fmt: skip
+    packed: Packed = state.load.pack(
+        label(f"{parts.path}.weight"), f"pack.planar({weight}, {tile.blocks})", panels * panel
+    )
+    words |= plan
+    words |= {
+        "x": x.place, "w": packed, "table": table, "chunks": shape.kernel[0], "length": length,
+        "x_image": shape.channels * shape.height * shape.width * 4, "panels": panels,
+        "blocks_out": shape.blocks_out, "panel_bytes": panel, "group_panels": panels,
+        "blocks_in": shape.channels, "height": shape.height, "width": shape.width,
+        "pad_top": shape.pad[0][0], "pad_left": shape.pad[1][0], "stage_width": reach,
+        "stride_y": shape.stride[0], "row_step": line * shape.stride[0],
+        "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
+    }  # fmt: skip
+    step = pixel * shape.stride[1]
+    kernel = direct.ConvKernel(
+        tile.pixels, tile.blocks, step, "planar", False, state.target.lanes
+    )
+    tasks = words["bands"] * words["panel_groups"] * shape.images
+    state.emit(kernel, tasks, direct.WORDS, words, parts.path, plan["stage_rows"] * line)

@@ -1,0 +1,114 @@
+"""A plan as one readable Python file: the runnable module.
+
+The file needs ``tilth.runtime`` and a weights file. Its load phase is plain numpy; below it stands
+one row a kernel call, with named words.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ...runtime.abi import Address
+from ...runtime.module import Port, Row
+from .cpu import LoweredPlan
+
+FORMAT = 1
+"""Version of the file's layout; the runtime refuses others by message."""
+
+
+def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> str:
+    """The text of the module; ``weights`` is the default weights file, relative to it."""
+    kernels = sorted({type(row.kernel) for row in plan.rows}, key=lambda k: k.__name__)
+    shapes = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.inputs)
+    results = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.outputs)
+    parts = [
+        f'"""{_plain(title)}, compiled by Tilth.',
+        "",
+        f"Takes {shapes}",
+        f"Gives {results}",
+        "",
+        "Run it with `python FILE --help`, or `import` it and call it: `model(image=x)`.",
+        '"""',
+        "",
+        "import numpy as np",
+        "",
+        "from tilth.runtime import packing as pack",
+        "from tilth.runtime.compiled import Plan, Port, arena, io, packed, publish, row, scratch",
+        *[f"from {k.__module__} import {k.__name__}" for k in kernels],
+        "",
+        "",
+        "def load(w):",
+        '    """Once, when weights arrive: fold, transform and pack them."""',
+        *[f"    {line}" for line in plan.load.lines],
+        *([] if plan.load.lines else ["    yield from ()"]),
+        "",
+        "",
+        "PACKED = {",
+        *[f"    {name!r}: {offset}," for name, offset in plan.load.packed.items()],
+        "}",
+        "",
+        "ROWS = (",
+        *[_row(row) for row in plan.rows],
+        ")",
+        "",
+        "plan = Plan(",
+        f"    {plan.name!r},",
+        f"    inputs=({_ports(plan.inputs)}),",
+        f"    outputs=({_ports(plan.outputs)}),",
+        "    rows=ROWS,",
+        f"    arena_bytes={plan.arena_bytes},",
+        f"    scratch_bytes={plan.scratch_bytes},",
+        "    load=load,",
+        "    packed=PACKED,",
+        f"    weight_bytes={plan.load.size},",
+        ")",
+        f"publish(__name__, plan, weights={weights!r}, format={FORMAT})",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", " ").replace('"""', "'''")
+
+
+def _ports(ports: tuple[Port, ...]) -> str:
+    return " ".join(f"Port({p.name!r}, {p.dtype!r}, {tuple(p.shape)!r})," for p in ports)
+
+
+def _row(row: Row) -> str:
+    kernel: Any = row.kernel
+    fields = ", ".join(repr(getattr(kernel, name)) for name in kernel.__dataclass_fields__)
+    names = words_of(kernel)
+    words = [
+        f"{name}={_word(word)}"
+        for name, word in zip(names, row.step.words, strict=True)
+        if isinstance(word, Address) or word != 0
+    ]
+    head = f"    row({type(kernel).__name__}({fields}), {row.step.tasks}, {row.step.label!r},"
+    lines = [head]
+    current = "       "
+    for word in words:
+        if len(current) + len(word) + 2 > 98:
+            lines.append(current)
+            current = "       "
+        current += f" {word},"
+    lines.append(current.rstrip(",") + "),")
+    return "\n".join(lines)
+
+
+def words_of(kernel: Any) -> list[str]:
+    """Names of a kernel's words, in order."""
+    return importlib.import_module(type(kernel).__module__).WORDS
+
+
+def _word(word: int | Address) -> str:
+    if not isinstance(word, Address):
+        return str(word)
+    if word.space == "io":
+        return f"io({word.index}, {word.offset})" if word.offset else f"io({word.index})"
+    if word.space == "weights":
+        return f"packed({word.offset})"
+    return f"{word.space}({word.offset})"
+
+

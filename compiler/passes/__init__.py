@@ -1,0 +1,1 @@
+"""Target-free passes, one file each: a pass takes a Rewriter and Options and changes the graph."""

@@ -1,0 +1,1 @@
+"""Writers of other formats; each takes a Graph and weights."""

@@ -1,0 +1,223 @@
+"""A compiled module: packed weights, a plan, and calls that share nothing but those.
+
+Each call takes an arena and scratch from a pool, fills in the addresses of its rows and walks the
+plan; so one module may be called from several Python threads at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from .abi import Address, Step
+from .faults import RuntimeFault
+
+ALIGNMENT = 64
+
+
+class KernelSpec(Protocol):
+    """What a row of a plan says about its kernel (see ``runtime/kernels``)."""
+
+    @property
+    def name(self) -> str:
+        """A readable name."""
+        ...
+
+    def source(self) -> str:
+        """The Python source that defines ``kernel(row, task, slot)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a module."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step: the kernel, how many tasks, its words, and a label for profiles."""
+
+    kernel: KernelSpec
+    step: Step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a module is, apart from its weights.
+
+    ``load`` maps weights by name to packed arrays by name; ``packed`` gives each packed array's
+    place in the weights' memory.
+    """
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    rows: tuple[Row, ...]
+    arena_bytes: int
+    scratch_bytes: int
+    load: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+    packed: Mapping[str, int]
+    weight_bytes: int
+    weight_names: tuple[str, ...] = ()
+
+
+@dataclass
+class _Frame:
+    """Memory of one call in flight."""
+
+    arena: np.ndarray
+    scratch: np.ndarray
+    rows: np.ndarray
+    counters: np.ndarray
+
+
+@dataclass
+class Module:
+    """A plan with weights, ready to be called.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    weights
+        Parameters by name (float32), as a checkpoint holds them.
+    threads
+        Threads a call may use; ``None`` takes all the machine's.
+    """
+
+    plan: Plan
+    weights: Mapping[str, np.ndarray]
+    threads: int | None = None
+    _pool: list[_Frame] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        from . import kernel_cache
+        from .machine import cores
+
+        self.threads = self.threads or cores()
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._kernels = kernel_cache.kernels([row.kernel for row in self.plan.rows])
+        self._packed = self._pack(self.weights)
+        self.weights = {}
+        self._template()
+
+    # ------------------------------------------------------------ preparing
+
+    def _pack(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        memory = aligned(self.plan.weight_bytes)
+        for name, array in self.plan.load(weights).items():
+            flat = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+            start = self.plan.packed[name]
+            memory[start : start + flat.nbytes] = flat
+        return memory
+
+    def _template(self) -> None:
+        """Rows with offsets filled in, and which base each word is relative to."""
+        flat: list[int] = []
+        bases: list[int] = []
+        starts: list[int] = []
+        order = {"literal": 0, "weights": 1, "arena": 2, "scratch": 3}
+        for row, kernel in zip(self.plan.rows, self._kernels, strict=True):
+            starts.append(len(flat))
+            flat += [kernel.address, row.step.tasks]
+            bases += [0, 0]
+            for word in row.step.words:
+                if isinstance(word, Address):
+                    flat.append(word.offset)
+                    port = 4 + word.index
+                    bases.append(port if word.space == "io" else order[word.space])
+                else:
+                    flat.append(word)
+                    bases.append(0)
+        self._flat = np.array(flat, np.int64)
+        self._bases = np.array(bases, np.int64)
+        self._starts = np.array(starts, np.int64)
+
+    def _take(self, threads: int) -> _Frame:
+        with self._lock:
+            if self._pool:
+                return self._pool.pop()
+        return _Frame(
+            aligned(self.plan.arena_bytes),
+            aligned(self.plan.scratch_bytes * max(1, self.threads or 1)),
+            np.empty_like(self._flat),
+            np.zeros(16 * max(1, len(self._starts)), np.int64),
+        )
+
+    # ------------------------------------------------------------ calling
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Run on arrays by input name; one array, or a dictionary when there are several outputs."""
+        results = self.run(inputs)
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run on arrays by input name; outputs by name."""
+        from .walker import walk
+
+        arrays = [self._input(port, inputs) for port in self.plan.inputs]
+        self._unknown(inputs)
+        results = [np.empty(port.shape, port.dtype) for port in self.plan.outputs]
+        with self._lock:
+            self._in_flight += 1
+            alone = self._in_flight == 1
+        frame = self._take(self.threads or 1)
+        try:
+            bases = np.array(
+                [0, address(self._packed), address(frame.arena), address(frame.scratch),
+                 *(a.ctypes.data for a in (*arrays, *results))], np.int64,
+            )  # fmt: skip
+            np.add(self._flat, bases[self._bases], out=frame.rows)
+            frame.counters[:] = 0
+            walk(frame.rows, self._starts, frame.counters, (self.threads or 1) if alone else 1)
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+                self._pool.append(frame)
+        return {port.name: a for port, a in zip(self.plan.outputs, results, strict=True)}
+
+    def _input(self, port: Port, inputs: Mapping[str, Any]) -> np.ndarray:
+        if port.name not in inputs:
+            names = ", ".join(p.name for p in self.plan.inputs)
+            raise RuntimeFault("E802", f"input `{port.name}` is missing", f"inputs: {names}")
+        array = np.asarray(inputs[port.name])
+        if array.shape != port.shape:
+            raise RuntimeFault(
+                "E802",
+                f"input `{port.name}` must be {list(port.shape)}, found {list(array.shape)}",
+                "compile for this shape",
+            )
+        if array.dtype.kind != np.dtype(port.dtype).kind:
+            raise RuntimeFault(
+                "E802", f"input `{port.name}` must be {port.dtype}, found {array.dtype}"
+            )
+        return np.ascontiguousarray(array, port.dtype)
+
+    def _unknown(self, inputs: Mapping[str, Any]) -> None:
+        known = [port.name for port in self.plan.inputs]
+        for name in inputs:
+            if name not in known:
+                raise RuntimeFault(
+                    "E802", f"there is no input `{name}`", f"inputs: {', '.join(known)}"
+                )
+
+
+def aligned(size: int) -> np.ndarray:
+    """Uninitialised bytes that start on a cache line; at least one line."""
+    raw = np.empty(max(size, ALIGNMENT) + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + max(size, ALIGNMENT)]
+
+
+def address(array: np.ndarray) -> int:
+    """The address of an array's first byte."""
+    return array.ctypes.data

@@ -1,0 +1,87 @@
+"""Packing weights for the kernels, once, when a module gets its weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .kernels import winograd
+from .kernels.tile import BLOCK
+
+
+def panels(weight: np.ndarray, blocks: int, groups: int = 1) -> np.ndarray:
+    """Convolution weights [K, C/groups, *kernel] for the direct kernel.
+
+    Returns [panels, C blocks, taps, 16, 16 * blocks]; channels beyond K or C are zero. Groups must
+    consist of whole blocks, in and out (see :func:`block_diagonal`).
+    """
+    k, c = weight.shape[:2]
+    wide = BLOCK * blocks
+    deep = -(-c // BLOCK) * BLOCK
+    taps = int(np.prod(weight.shape[2:]))
+    each = k // groups
+    count = -(-each // wide)
+    full = np.zeros((groups, count * wide, deep, taps), np.float32)
+    full[:, :each, :c] = weight.reshape(groups, each, c, taps)
+    shaped = full.reshape(groups * count, wide, deep // BLOCK, BLOCK, taps)
+    return np.ascontiguousarray(shaped.transpose(0, 2, 4, 3, 1))
+
+
+def planar(weight: np.ndarray, blocks: int) -> np.ndarray:
+    """Weights [K, C, kh, kw] for an input staged pixel by pixel: [panels, kh, kw * C, 16 * blocks]."""
+    k, c, kh, kw = weight.shape
+    wide = BLOCK * blocks
+    count = -(-k // wide)
+    full = np.zeros((count * wide, c, kh, kw), np.float32)
+    full[:k] = weight
+    shaped = full.reshape(count, wide, c, kh, kw).transpose(0, 3, 4, 2, 1)
+    return np.ascontiguousarray(shaped.reshape(count, kh, kw * c, wide))
+
+
+def block_diagonal(weight: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
+    """Grouped weights whose groups are not whole blocks, as groups of one block with zeros.
+
+    [K, C/groups, ...] with ``16 % (C/groups) == 0`` becomes [K, 16, ...] in C/16 groups.
+    """
+    k, c = weight.shape[:2]
+    together = BLOCK // c
+    wide = np.zeros((k, BLOCK, *weight.shape[2:]), weight.dtype)
+    each = k // groups
+    for row in range(k):
+        place = (row // each) % together
+        wide[row, place * c : (place + 1) * c] = weight[row]
+    return wide, groups // together
+
+
+def vector(values: np.ndarray, multiple: int) -> np.ndarray:
+    """A per-channel vector padded with zeros to a multiple of channels."""
+    size = -(-len(values) // multiple) * multiple
+    full = np.zeros(size, np.float32)
+    full[: len(values)] = values
+    return full
+
+
+def transformed(weight: np.ndarray, blocks: int) -> np.ndarray:
+    """Winograd weights; see :func:`winograd.pack`."""
+    return winograd.pack(weight, blocks)
+
+
+def matrix(weight: np.ndarray, blocks: int) -> np.ndarray:
+    """A dense layer's [K, C] as [panels, C, 16 * blocks]."""
+    k, c = weight.shape
+    wide = BLOCK * blocks
+    count = -(-k // wide)
+    full = np.zeros((count * wide, c), np.float32)
+    full[:k] = weight
+    return np.ascontiguousarray(full.reshape(count, wide, c).transpose(0, 2, 1))
+
+
+def tap_table(
+    blocks: int, block_bytes: int, line_bytes: int, pixel_bytes: int,
+    kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1),
+) -> np.ndarray:  # fmt: skip
+    """Byte offsets of a convolution's chunks from a pixel: block by block, tap by tap."""
+    b, i, j = np.meshgrid(
+        np.arange(blocks), np.arange(kernel[0]), np.arange(kernel[1]), indexing="ij"
+    )
+    offsets = b * block_bytes + i * dilation[0] * line_bytes + j * dilation[1] * pixel_bytes
+    return offsets.reshape(-1).astype(np.int64)
