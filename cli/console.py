@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -55,6 +56,13 @@ def complain(text: str) -> None:
 def say_table(table: Any) -> None:
     """A rich table."""
     _console(sys.stdout).print(table)
+
+
+def table_text(table: Any) -> str:
+    """A rich table as plain text."""
+    stream = io.StringIO()
+    _console(stream).print(table)
+    return stream.getvalue()
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:

@@ -13,7 +13,7 @@ from ..view.html import render_html
 from ..view.jsonview import graph_json
 from ..view.svg import render_svg
 from ..view.table import rich_table, summarise
-from .console import Failure, say_table, write_result
+from .console import Failure, say_table, table_text, write_result
 from .options import add_model_options, load_chosen, positive
 
 FORMATS = {
@@ -66,11 +66,7 @@ def _title(program: Program) -> str:
 
 
 def _table(program: Program, depth: int | None) -> str:
-    from rich.console import Console
-
-    console = Console(width=160, no_color=True, force_terminal=False, record=True, quiet=True)
-    console.print(rich_table(summarise(program.graph, _title(program), depth)))
-    return console.export_text()
+    return table_text(rich_table(summarise(program.graph, _title(program), depth)))
 
 
 def _json(program: Program, depth: int | None) -> str:

@@ -188,7 +188,7 @@ class Emitter:
             self._enter(site, graph)
         for name, value in graph.outputs:
             self.label = f"output_{name}"
-            self._output(name, self.names[value], graph.type_of(value))
+            self._output(name, value, graph.type_of(value))
 
     def _enter(self, site: Site, graph: Graph) -> None:
         written = RULES.get(site.node.op)
@@ -199,14 +199,15 @@ class Emitter:
         for place, name in enumerate(names):
             self.names[Value(site.index, place)] = name
 
-    def _output(self, name: str, source: str, kind: TensorType) -> None:
+    def _output(self, name: str, value: Value, kind: TensorType) -> None:
         """Give a value its output name: on the call that makes it when nothing else reads it."""
-        calls = self.body.calls
+        calls, source = self.body.calls, self.names[value]
         makers = [i for i, call in enumerate(calls) if source in call.outputs]
         if makers and not self._is_read(source):
             made = calls[makers[0]]
             outputs = tuple(name if o == source else o for o in made.outputs)
             calls[makers[0]] = Call(made.op, made.inputs, outputs, made.attrs, made.label)
+            self.names = {v: name if n == source else n for v, n in self.names.items()}
         else:
             calls.append(Call("Identity", (source,), (name,), {}, self.label))
         self.body.outputs.append((name, kind))

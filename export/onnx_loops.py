@@ -82,7 +82,7 @@ def _named(site: Site, body: Body) -> Graph:
     """The region with output names that nothing outside has."""
     region = site.node.regions[0].copy()
     region.outputs = [
-        (f"{body.name}{name}.{place}", value)
+        (f"{body.name}new.{name}.{place}", value)
         for place, (name, value) in enumerate(region.outputs)
     ]
     return region

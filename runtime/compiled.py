@@ -17,9 +17,9 @@ import numpy as np
 
 from .abi import Address, Step
 from .faults import RuntimeFault
-from .inputs import read_array
+from .inputs import Declared, read_input
 from .module import KernelSpec, Module, Plan, Port, Row
-from .weights import read_weights
+from .weights import read_arrays
 
 FORMAT = 1
 
@@ -77,7 +77,7 @@ class CompiledModule(ModuleType):
         file = Path(chosen)
         if not file.is_absolute() and path is None:
             file = Path(self.__file__ or ".").parent / file
-        self._ready = Module(self.plan, read_weights(file), threads)
+        self._ready = Module(self.plan, read_arrays(file), threads)
         return self._ready
 
 
@@ -99,15 +99,18 @@ def publish(name: str, plan: Plan, weights: str | None, format: int) -> None:
 def _main(module: CompiledModule, plan: Plan, argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=f"{plan.name}, compiled by Tilth")
     for port in plan.inputs:
-        parser.add_argument(f"--{port.name}", required=True, metavar="FILE.npy",
-                            help=f"{port.dtype}{list(port.shape)}")  # fmt: skip
+        parser.add_argument(f"--{port.name}", required=True, metavar="VALUE",
+                            help=f"{port.dtype}{list(port.shape)}: .npy, picture or `random`")  # fmt: skip
     parser.add_argument("--weights", help="a .safetensors or .npz file")
     parser.add_argument("--output", metavar="FILE.npz", help="write the results there")
     parser.add_argument("--threads", type=int)
     options = vars(parser.parse_args(argv))
     try:
         ready = module.load_weights(options["weights"], options["threads"])
-        inputs = {p.name: read_array(options[p.name]) for p in plan.inputs}
+        inputs = {
+            p.name: read_input(p.name, options[p.name], Declared(np.dtype(p.dtype), p.shape))
+            for p in plan.inputs
+        }
         results: Mapping[str, np.ndarray] = ready.run(inputs)
     except RuntimeFault as fault:
         print(f"error[{fault.code}]: {fault.message}", file=sys.stderr)

@@ -30,23 +30,15 @@ import llvmlite.binding as llvm
 import numba
 from numba.core.registry import cpu_target
 
+from .machine import cache_folder
 from .simd import lanes
 
 SIGNATURE = "void(int64, int64, int64)"
 
 
-def cache_root() -> Path:
-    """The cache directory: ``TILTH_CACHE``, else the user's cache folder."""
-    chosen = os.environ.get("TILTH_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tilth"
-
-
 def clear() -> int:
     """Delete every cached kernel; the number of bytes freed."""
-    root = cache_root() / "kernels"
+    root = cache_folder() / "kernels"
     if not root.exists():
         return 0
     freed = sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
@@ -107,7 +99,7 @@ def is_cached(name: str, source: str) -> bool:
 
 
 def _folder() -> Path:
-    return cache_root() / "kernels" / library_key()
+    return cache_folder() / "kernels" / library_key()
 
 
 def _load(key: str) -> Kernel | None:

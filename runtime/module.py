@@ -7,7 +7,7 @@ plan; so one module may be called from several Python threads at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from .abi import Address, Step
 from .faults import RuntimeFault
+from .inputs import Declared, check_input
 
 ALIGNMENT = 64
 
@@ -189,18 +190,9 @@ class Module:
         if port.name not in inputs:
             names = ", ".join(p.name for p in self.plan.inputs)
             raise RuntimeFault("E802", f"input `{port.name}` is missing", f"inputs: {names}")
-        array = np.asarray(inputs[port.name])
-        if array.shape != port.shape:
-            raise RuntimeFault(
-                "E802",
-                f"input `{port.name}` must be {list(port.shape)}, found {list(array.shape)}",
-                "compile for this shape",
-            )
-        if array.dtype.kind != np.dtype(port.dtype).kind:
-            raise RuntimeFault(
-                "E802", f"input `{port.name}` must be {port.dtype}, found {array.dtype}"
-            )
-        return np.ascontiguousarray(array, port.dtype)
+        declared = Declared(np.dtype(port.dtype), port.shape)
+        array = check_input(port.name, np.asarray(inputs[port.name]), declared)
+        return np.ascontiguousarray(array)
 
     def _unknown(self, inputs: Mapping[str, Any]) -> None:
         known = [port.name for port in self.plan.inputs]

@@ -213,6 +213,7 @@ def _like(context: Any, builder: Any, kinds: Any, args: Any, place: int) -> Any:
     scalar = context.cast(builder, args[place], kinds[place], wanted)
     return _splat(builder, scalar, context.get_value_type(vector))
 
+
 # ---------------------------------------------------------------- arithmetic
 
 

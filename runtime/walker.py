@@ -72,7 +72,7 @@ def walk(rows: np.ndarray, starts: np.ndarray, counters: np.ndarray, threads: in
         walk_serial(rows, starts)
         return
     before = numba.get_num_threads()
-    numba.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     try:
         walk_parallel(rows, starts, counters, threads)
     finally:

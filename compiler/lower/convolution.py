@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ...runtime.kernels import winograd
@@ -80,15 +79,49 @@ def choose_tile(columns: int, blocks_out: int, target: Target, groups: int = 1) 
 
 @dataclass(frozen=True)
 class WinogradChoice:
-    """Winograd with a register tile, tiles of a task, and panel groups."""
+    """Winograd with a register tile, tiles of a task, panel groups, and its estimated cycles."""
 
     tile: Tile
     band: int
     groups: int
+    cycles: float
+
+
+# Estimates in cycles of one thread, from measured rates: a register tile issues two vector products
+# a cycle; weights arrive at 32 bytes a cycle from the second-level cache and at 8 from beyond it.
+NEAR, FAR = 32.0, 8.0
+TRANSFORM = 150.0
+"""Cycles to transform one tile of one block, in or out."""
+
+
+def weight_cycles(size: int, target: Target) -> float:
+    """Cycles to stream packed weights once."""
+    return size / (NEAR if size < target.l2 // 2 else FAR)
+
+
+def efficiency(tile: Tile, target: Target) -> float:
+    """Share of the peak that a register tile reaches: sums must hide latency, loads must fit."""
+    vectors = tile.blocks * BLOCK // target.lanes
+    sums = tile.pixels * vectors
+    loads = tile.pixels + vectors
+    return min(1.0, sums / 8) * min(1.0, sums / loads) * (1 - 0.02 * loads / sums)
+
+
+def direct_cycles(shape: ConvShape, target: Target) -> float:
+    """Estimated cycles of the direct kernel over all threads' shares."""
+    tile = choose_tile(shape.columns, shape.blocks_out, target, shape.groups)
+    taps = shape.kernel[0] * shape.kernel[1]
+    pixels = shape.images * shape.rows * shape.columns * waste(shape.columns, tile.pixels)
+    panels = -(-shape.blocks_out // tile.blocks)
+    per_step = tile.blocks * BLOCK / target.lanes / 2
+    depth = shape.blocks_in * BLOCK * taps
+    compute = pixels * panels * depth * per_step / efficiency(tile, target)
+    weights = weight_cycles(panels * depth * tile.blocks * BLOCK * 4, target)
+    return (compute + weights) / target.threads
 
 
 def choose_winograd(shape: ConvShape, target: Target) -> WinogradChoice | None:
-    """Winograd where it applies and its transformed weights do not cost more than it saves."""
+    """Winograd where it applies and is estimated to be faster than the direct kernel."""
     applies = (
         shape.kernel == (3, 3)
         and shape.stride == (1, 1)
@@ -99,41 +132,42 @@ def choose_winograd(shape: ConvShape, target: Target) -> WinogradChoice | None:
     )
     if not applies:
         return None
-    down, across = -(-shape.rows // 4), -(-shape.columns // 4)
-    tiles = shape.images * down * across
-    direct = shape.images * shape.rows * shape.columns * 9
-    # Transformed weights are four times the plain ones and stream from memory: about six products
-    # of a register tile fit in the time that one weight vector takes to arrive.
-    fast = tiles * 36 * 1.25 + 36 * 6
-    if fast >= direct:
-        return None
-    blocks = 2 if shape.blocks_out > 1 else 1
-    registers = BLOCK // target.lanes
-    most = target.accumulators // (blocks * registers)
-    per_tile = winograd.POSITIONS * BLOCK * 4 * (shape.blocks_in + blocks)
-    fit = max(1, int(target.l2 * 0.9) // per_tile)
+    best = min(_winograd_options(shape, target), key=lambda choice: choice.cycles)
+    return best if best.cycles < direct_cycles(shape, target) else None
+
+
+def _winograd_options(shape: ConvShape, target: Target) -> list[WinogradChoice]:
+    tiles = shape.images * -(-shape.rows // 4) * -(-shape.columns // 4)
+    blocks = min(2, shape.blocks_out)
     panels = -(-shape.blocks_out // blocks)
-    # Enough tasks for balance: bands of tiles first, then groups of panels.
-    bands = max(-(-tiles // fit), min(target.threads * 2, max(1, tiles // (2 * most))))
-    if target.threads > 1 and bands % target.threads:
-        bands += target.threads - bands % target.threads
-    band = -(-tiles // bands)
-    if band > most:
-        band = -(-band // most) * most if waste(band, most) < 1.1 else band
-    groups = 1
-    if -(-tiles // band) < target.threads:
-        groups = min(panels, target.threads)
-    pixels = min(range(1, min(most, band) + 1), key=lambda p: (round(waste(band, p) / _rate(p), 3), -p))
-    return WinogradChoice(Tile(pixels, blocks), band, groups)
+    most = min(target.accumulators // (blocks * BLOCK // target.lanes), tiles)
+    options = []
+    for pixels in range(max(1, min(6, most)), most + 1):
+        for groups in {1, min(panels, target.threads), min(panels, 2 * target.threads)}:
+            for multiple in (1, 2, 3, 4, 6, 8, 12, 16):
+                band = min(pixels * multiple, tiles)
+                cycles = _winograd_cycles(shape, target, Tile(pixels, blocks), band, groups)
+                options.append(WinogradChoice(Tile(pixels, blocks), band, groups, cycles))
+    return options
 
 
-def _rate(pixels: int) -> float:
-    """Speed of a tile of two blocks relative to the peak: small ones wait for their sums."""
-    return min(1.0, pixels * 2 / 12) * (1 - 0.3 / pixels)
-
-
-def task_split(work: int, unit: int, target: Target, most: int) -> int:
-    """Rows of ``unit`` products a task: at least two tasks a thread, none below 20 microseconds."""
-    smallest = max(1, math.ceil(2_000_000 / max(unit, 1)))
-    balanced = max(1, work // (target.threads * 3))
-    return max(1, min(most, max(smallest, balanced), work))
+def _winograd_cycles(
+    shape: ConvShape, target: Target, tile: Tile, band: int, groups: int
+) -> float:
+    tiles = shape.images * -(-shape.rows // 4) * -(-shape.columns // 4)
+    panels = -(-shape.blocks_out // tile.blocks)
+    each = -(-panels // groups)
+    per_step = tile.blocks * BLOCK / target.lanes / 2
+    depth = shape.blocks_in * BLOCK * winograd.POSITIONS
+    padded = -(-band // tile.pixels) * tile.pixels
+    compute = padded * each * depth * per_step / efficiency(tile, target)
+    scratch = winograd.scratch_bytes(band, shape.blocks_in, tile.blocks)
+    if scratch > target.l2:
+        compute *= 1.3
+    weights = weight_cycles(each * depth * tile.blocks * BLOCK * 4, target)
+    moved = band * (shape.blocks_in + each * tile.blocks) * TRANSFORM * (BLOCK // target.lanes)
+    tasks = -(-tiles // band) * groups
+    rounds = -(-tasks // target.threads)
+    # The last band is usually smaller: count its share, but never less than a whole round's start.
+    full = tiles * groups / band / target.threads
+    return (compute + weights + moved) * (0.7 * rounds + 0.3 * full)

@@ -188,8 +188,6 @@ load_mask8, load_first_mask8 = _byte_loads(8)
 load_mask16, load_first_mask16 = _byte_loads(16)
 
 
-
-
 @intrinsic
 def store_mask(typingctx: Any, address: Any, mask: Any) -> Any:
     """Write a mask as bytes."""

@@ -187,6 +187,7 @@ def _fill(label: LabelBlock, copy: int) -> str:
 def apply_instance(block: Instance, value: Any, env: Env, span: Span) -> Any:
     """A named block: its own path, and the same weights each time."""
     block.first, block.place = block.first or span, span
+    block.seen.clear()
     path = Path(block.path, block.path, block)
     return apply(block.block, value, env.at(path), span)
 

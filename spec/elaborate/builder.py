@@ -257,12 +257,14 @@ class LayerBuilder:
                  instance.place, f"{path} is {known.type} and would be {full}",
                  "give each its own instance",
                  [(instance.first, "first used here"), (instance.span, "defined here")])  # fmt: skip
-        shared = instance is not None and path in instance.weights
+        shared = instance is not None and path in instance.weights.keys() - instance.seen
         if known is not None and not shared and not known.rehearsed and not elab.rehearsing:
             elab.collision(path, self.span)
         value = self.builder.param(path, full, _attr(init), kind, "real", self.span)
         if instance is not None:
             instance.weights[path] = (value, full)
+            if not elab.rehearsing:
+                instance.seen.add(path)
         return value
 
 

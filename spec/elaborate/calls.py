@@ -52,7 +52,7 @@ def call(node: s.Call, env: Env) -> Any:
         return _call_named(function, node, env)
     if isinstance(function, DefValue):
         return call_def(function, node, env)
-    if isinstance(function, OpBlock):
+    if isinstance(function, OpBlock) and not function.settings:
         return _call_layer(function.layer.name, node, env)
     if is_block(function):
         return _apply(function, node, env)
@@ -248,7 +248,8 @@ def _bind_parameters(
         if parameter.default is None:
             fail("E402", f"`{statement.name}` needs `{parameter.name}`", span, hint=usage,
                  labels=[(statement.span, "defined here")])  # fmt: skip
-        outer = replace(function.scope.env, bound={**function.scope.bound, **bound})
+        known = {**function.scope.bound, **bound}
+        outer = replace(function.scope.env, bound=known, depth=env.depth + 1)
         bound[parameter.name] = evaluate(parameter.default, outer)
     return bound
 

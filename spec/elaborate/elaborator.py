@@ -12,11 +12,11 @@ from ...compiler.ir.graph import Graph, Value
 from ...compiler.ir.types import Span, TensorType
 from ..diagnostics import Diagnostic, Reporter
 from .builder import MAX_NODES, MAX_TENSOR_BYTES, GraphBuilder, Weight, constraint, size_text
-from .errors import fail
+from .errors import Poisoned, fail
 from .values import BATCH, Axis
 
 MAX_DEPTH = 200
-MAX_STEPS = 2_000_000
+MAX_STEPS = 200_000
 
 
 class Elaborator:
@@ -80,11 +80,14 @@ class Elaborator:
     def step(self, span: Span | None, depth: int) -> None:
         """E701 or E702 when an expansion does not end."""
         self._steps += 1
+        if self._steps > MAX_STEPS + 1:
+            raise Poisoned  # reported already
         if depth > MAX_DEPTH:
             fail("E701", f"definitions expand more than {MAX_DEPTH} deep", span,
                  hint="a recursion needs a case that ends it: `if n == 0 then id else ...`")  # fmt: skip
         if self._steps > MAX_STEPS:
-            fail("E702", "the expansion takes too many steps", span)
+            fail("E702", f"the model takes more than {MAX_STEPS} steps to expand", span,
+                 hint="repeat fewer copies, or write the repetition as a recurrence over an index")  # fmt: skip
 
     def check_size(self, kind: TensorType, what: str, span: Span | None) -> None:
         """E703 when one tensor alone is beyond any memory; E106 when a size is negative."""

@@ -95,7 +95,9 @@ def named(scope: Scope, name: str, value: Any, span: Span) -> Any:
     from .builder import join
 
     if is_block(value) and not isinstance(value, Instance):
-        return Instance(name, value, join(scope.path.base, name), span)
+        outer = scope.path.instance
+        weights = outer.weights if outer is not None else {}
+        return Instance(name, value, join(scope.path.base, name), span, weights)
     if isinstance(value, TupleValue) and any(is_block(item) for item in value.items):
         items = [named(scope, f"{name}.{i}", item, span) for i, item in enumerate(value.items)]
         return TupleValue(tuple(items))
@@ -380,6 +382,8 @@ def finish_piece(
 ) -> Piece:
     """Lay the value out: batch, then the left-hand side's indices in order, then the element."""
     tensor = t.as_tensor(env, value_of(value, env, row.span), row.span)
+    if not tensor.labels and all(axis.size != env.elab.batch for axis in axes.values()):
+        tensor = t.lift_batch(env, tensor)  # a whole value: its batch leads here too
     order: list[Axis] = []
     lows: list[DimLike] = []
     sizes: list[DimLike] = []
@@ -401,6 +405,9 @@ def finish_piece(
             sizes.append(1)
             shape.append(1)
             continue
+        if name not in axes:
+            fail("E508", f"`{name}` is a column of a table, not an index", row.span,
+                 hint="give the row an index: `y[r] = ... table[r, 0] ...`")  # fmt: skip
         axis = axes[name]
         order.append(axis)
         lows.append(axis.low + offset)

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from ...compiler.ir.dims import Dim, compare, floordiv, mod
 from ...compiler.ir.types import Span
@@ -31,6 +31,7 @@ from .values import (
     OpBlock,
     PipeBlock,
     RandomVariable,
+    Record,
     RepeatBlock,
     ScanIndex,
     SideBlock,
@@ -43,6 +44,8 @@ from .values import (
     is_number,
 )
 
+LARGEST = 2**63 - 1
+MAX_TERMS = 64
 CONSTANTS = {"pi": math.pi, "inf": math.inf}
 
 
@@ -268,7 +271,7 @@ def combine(op: str, left: Any, right: Any, env: Env, node: s.Binary) -> Any:
     for side, place in ((left, node.left.span), (right, node.right.span)):
         if isinstance(side, (list, tuple)):
             t.check_list(side, place)
-        elif not isinstance(side, (Tensor, Unknown, bool)) and not is_number(side):
+        elif not isinstance(side, (Tensor, Unknown, bool, Record)) and not is_number(side):
             fail("E405", f"`{op}` needs numbers or tensors", place, describe(side))
     return t.binary(env, op, left, right, span, sides_of(node, env))
 
@@ -285,6 +288,9 @@ def _combine_blocks(op: str, left: Any, right: Any, env: Env, node: s.Binary) ->
 
 
 def _times(value: Any, span: Span) -> int:
+    if isinstance(value, (Tensor, Unknown)):
+        fail("E409", "a block is repeated a number of times known while compiling", span,
+             describe(value))  # fmt: skip
     value = whole(value, span, "a repetition")
     if isinstance(value, Dim):
         fail("E409", "a block is repeated a number of times known while compiling", span,
@@ -349,11 +355,16 @@ def _constant_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> An
     try:
         if op == "/":
             return _divide(left, right)
-        if op == "^":
-            return _power(left, right, span)
-        return _CONSTANT_OPS[op](left, right)
+        result = _power(left, right, span) if op == "^" else _CONSTANT_OPS[op](left, right)
     except (ZeroDivisionError, OverflowError):
-        fail("E408", "division by zero" if op in "/%" else "the number is too large", span)
+        zero = right == 0
+        fail("E408", "division by zero" if zero else "the number is too large", span)
+
+
+    if isinstance(result, int) and abs(result) > LARGEST:
+        fail("E408", "the whole number is too large", span,
+             hint="write it as a real number, such as 1e30")  # fmt: skip
+    return result
 
 
 def _divide(left: Any, right: Any) -> Any:
@@ -377,7 +388,7 @@ def _size_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> Any:
         env.elab.require_equal(result * right, left, "a size is divided", span)
         return result
     if op in ("+", "-", "*", "%") and not isinstance(left, float) and not isinstance(right, float):
-        return _CONSTANT_OPS[op](left, right)
+        return _simple(_CONSTANT_OPS[op](left, right), span)
     if op in ("==", "!="):
         verdict = compare(left, right)
         if verdict is None:
@@ -390,6 +401,14 @@ def _size_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> Any:
     return t.binary(env, op, left, right, span)
 
 
+def _simple(size: Any, span: Span) -> Any:
+    """E702 when a symbolic size is a formula beyond any use."""
+    if isinstance(size, Dim):
+        if len(size.terms) > MAX_TERMS or any(len(m) > MAX_TERMS for m, _ in size.terms):
+            fail("E702", f"the formula of a size has more than {MAX_TERMS} terms", span)
+    return size
+
+
 def _undecided(text: str, span: Span) -> Any:
     fail("E110", "this cannot be decided while compiling", span, text,
          "sizes are symbolic here; declare the input with numbers, or pass `--shape`")  # fmt: skip
@@ -399,7 +418,7 @@ def _list_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> Any:
     if op in ("==", "!=") and isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return (list(left) == list(right)) is (op == "==")
     if op == "++" and isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return [*left, *right]
+        return _bounded([*left, *right], span)
     return t.binary(env, op, t.as_tensor(env, left, span), t.as_tensor(env, right, span), span)
 
 
@@ -457,19 +476,45 @@ def _tuple(node: s.Tuple, env: Env) -> Any:
 
 
 def _list(node: s.List, env: Env) -> Any:
-    items = [evaluate_part(item, env) for item in node.items]
+    items = _bounded([evaluate_part(item, env) for item in node.items], node.span)
     if all(is_constant(item) for item in items):
         return items
     return TupleValue(tuple(value_of(x, env, node.span) for x in items))
 
 
-def _comprehension(node: s.Comprehension, env: Env) -> Any:
-    from .domains import iterate_clause
+def _bounded(items: list[Any], span: Span) -> list[Any]:
+    """E702 when a list, its inner lists counted, has more items than may be unrolled."""
+    from .domains import MAX_UNROLLED
 
-    items = []
+    left = MAX_UNROLLED
+    stack = [items]
+    while stack:
+        for item in stack.pop():
+            left -= 1
+            if left < 0:
+                _too_long(span)
+            if isinstance(item, (list, tuple)):
+                stack.append(item)
+    return items
+
+
+def _too_long(span: Span) -> NoReturn:
+    from .domains import MAX_UNROLLED
+
+    fail("E702", f"a list has more than {MAX_UNROLLED} items", span,
+         hint="write a long repetition over an index: `y[i] = ... for i in 0..n`")  # fmt: skip
+
+
+def _comprehension(node: s.Comprehension, env: Env) -> Any:
+    from .domains import MAX_UNROLLED, iterate_clause
+
+    items: list[Any] = []
     for place, bound in enumerate(iterate_clause(node.clause, env)):
+        if place >= MAX_UNROLLED:
+            _too_long(node.span)
         inner = env.bind(bound).at(env.path.unlabelled(str(place)))
         items.append(evaluate_part(node.body, inner))
+    _bounded(items, node.span)
     if all(is_constant(item) for item in items):
         return items
     return TupleValue(tuple(items))

@@ -270,9 +270,9 @@ class _Iterate(_Loop):
         return found, inner
 
     def _stop(self, inner: Scope, values: dict[str, Any]) -> Value:
-        """The condition, read on the new values."""
+        """The condition, which reads old and new values as the equations do."""
         until = self.statement.until
-        env = inner.env.bind(values)
+        env = inner.env.bind({f"{name}'": value for name, value in values.items()})
         condition = evaluate_value(until, env)
         if isinstance(condition, bool):
             condition = t.constant(env, condition, "bool", until.span)

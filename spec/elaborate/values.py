@@ -257,7 +257,8 @@ class FnBlock:
 class Instance:
     """A named block: its weights arise at the first use and are shared by all.
 
-    ``first`` and ``place`` are where it is used first and last.
+    ``first`` and ``place`` are where it is used first and last, ``seen`` the paths of this use.
+    One that is made inside another shares that one's weights.
     """
 
     name: str
@@ -265,6 +266,7 @@ class Instance:
     path: str
     span: Span
     weights: dict[str, tuple[Value, TensorType]] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
     first: Span | None = None
     place: Span | None = None
 

@@ -17,7 +17,8 @@ variants:
   tiny_wide: {width: 8}
   tiny: {}
 expect:
-  tiny: {parameters: 131, macs: 6.9e3, depth: 2, at: {image: [1, 3, 8, 8]}, outputs: {logits: [1,3]}}
+  tiny: {parameters: 131, macs: 6.9e3, depth: 2,
+         at: {image: [1, 3, 8, 8]}, outputs: {logits: [1,3]}}
   tiny_wide: {parameters: 259}
 model: |
   input image : f32[N, 3, H, W]
@@ -53,6 +54,7 @@ model: |
 def specs(tmp_path, monkeypatch):
     """A working folder with the specs in it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
     for name, text in (("tiny", NET), ("chain", HMM), ("bad", SHAPES_DISAGREE)):
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
     return tmp_path

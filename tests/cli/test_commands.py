@@ -37,7 +37,7 @@ def test_inspect_writes_drawings_and_pages(specs, tilth):
         assert (specs / f"out.{kind}").stat().st_size > 100
     assert ElementTree.parse(specs / "out.svg").getroot().tag.endswith("svg")
     assert json.loads((specs / "out.json").read_text())["name"] == "tiny"
-    assert "image >> conv(width, 3)" in (specs / "out.html").read_text()
+    assert "conv(width, 3) as conv1" in (specs / "out.html").read_text()
     assert "6,924" in (specs / "out.table").read_text()
 
 

@@ -17,7 +17,7 @@ ZOO = Path(__file__).parents[2] / "zoo_specs"
 ZOO_SPECS = (
     "pose/stacked_hourglass",
     *(f"recurrent/{name}" for name in ("rnn", "lstm", "lstm_peephole", "lstm_coupled")),
-    *(f"recurrent/{name}" for name in ("gru", "sru", "birnn")),
+    *(f"recurrent/{name}" for name in ("gru", "sru", "birnn", "mdrnn")),
     *(f"probabilistic/{name}" for name in ("hmm", "hmm_categorical", "gmm", "naive_bayes")),
     *(f"probabilistic/{name}" for name in ("linear_chain_crf", "dense_crf", "crf_as_rnn")),
     "probabilistic/ising",

@@ -123,6 +123,14 @@ def test_two_dimensional_recurrence():
     assert error(found["h"].transpose(0, 3, 1, 2), arrays["out"]) < 1e-10
 
 
+def test_two_dimensional_recurrence_from_four_corners():
+    model = spec("mdrnn", None, ("I=5", "K=6"))
+    arrays, _ = golden("recurrent", "mdrnn_2d_4dir")
+    given = {"x": arrays["in_x"].transpose(0, 2, 3, 1)}
+    found = interpret(model.graph, given, weights_of("mdrnn_2d_4dir"), precision="f64")
+    assert error(found["h"].transpose(0, 3, 1, 2), arrays["out"]) < 1e-10
+
+
 def test_both_directions_in_one_formula():
     """``bw[t+1]`` runs from the end; checked against two plain loops."""
     rng = np.random.default_rng(3)

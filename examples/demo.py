@@ -1,0 +1,74 @@
+"""Check ResNet-50, draw it, and run it on a photograph: ``make demo``.
+
+Everything that it does is what the command line does; each step prints the command.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from tilth.cli.main import main
+
+OUT = Path(__file__).resolve().parents[1] / "out"
+SPEC = "resnet50"
+
+
+def demo() -> int:
+    """Run every step; stop at the first that fails."""
+    OUT.mkdir(exist_ok=True)
+    photo = OUT / "china.jpg"
+    Image.fromarray(load_sample_image("china.jpg")).save(photo, quality=95)
+    print(f"A photograph of a temple, from scikit-learn's samples: {photo}")
+
+    heading("1. Prove what the paper and torchvision say about ResNet-50")
+    if code := tilth("check", SPEC):
+        return code
+
+    heading("2. Look at it")
+    for words in (
+        ("inspect", SPEC, "--depth", "1"),
+        ("inspect", SPEC, "--format", "svg", "--depth", "2", "-o", str(OUT / "resnet50.svg")),
+        ("inspect", SPEC, "--format", "html", "-o", str(OUT / "resnet50.html")),
+    ):
+        if code := tilth(*words):
+            return code
+
+    heading("3. Run it on the photograph, with the reference interpreter")
+    print("There are no pretrained weights here: they are initialised from a seed, so that the")
+    print("classes below mean nothing. With a checkpoint of torchvision, saved as safetensors,")
+    print("`--weights resnet50.safetensors` gives its answers.")
+    saved = str(OUT / "logits.npz")
+    words = ("run", SPEC, "--input", f"image={photo}", "--seed", "0", "--top", "5")
+    if code := tilth(*words, "--output", saved):
+        return code
+
+    heading("4. A spec with a mistake in it")
+    text = BROKEN.read_text(encoding="utf-8")
+    print(text)
+    tilth("check", str(BROKEN))
+    print("\nWritten: " + ", ".join(str(path) for path in sorted(OUT.iterdir())))
+    return 0
+
+
+BROKEN = Path(__file__).with_name("broken.yaml")
+
+
+def heading(text: str) -> None:
+    """A title between steps."""
+    print(f"\n{text}\n{'-' * len(text)}")
+
+
+def tilth(*words: str) -> int:
+    """One command, shown, timed and run in this process."""
+    print("$ tilth " + " ".join(str(word) for word in words), flush=True)
+    start = time.perf_counter()
+    code = main([str(word) for word in words])
+    print(f"[{time.perf_counter() - start:.2f} s]")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(demo())

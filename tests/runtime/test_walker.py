@@ -1,0 +1,75 @@
+"""The walker runs steps in order, each task once, whatever the number of threads."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from tilth.runtime import kernel_cache
+from tilth.runtime.walker import walk
+
+COUNT = '''
+from numba import int64
+from tilth.runtime.simd import load_i64, store_i64
+
+
+def kernel(row, task, slot):
+    """Adds the step's number to a cell of its own, after checking the step before."""
+    cells = load_i64(row)
+    step = load_i64(row + 8)
+    width = load_i64(row + 16)
+    at = cells + (step * width + task) * 8
+    before = int64(0)
+    if step > 0:
+        for i in range(width):
+            before += load_i64(cells + ((step - 1) * width + i) * 8)
+    store_i64(at, load_i64(at) + before + 1)
+'''
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TILTH_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+
+
+def plan(steps: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    kernel = kernel_cache.kernel("count", COUNT)
+    cells = np.zeros((steps, width), np.int64)
+    rows = [[kernel.address, width, cells.ctypes.data, step, width] for step in range(steps)]
+    return cells, np.array(rows, np.int64).reshape(-1), np.arange(steps, dtype=np.int64) * 5
+
+
+def expected(steps: int, width: int) -> np.ndarray:
+    result = np.zeros((steps, width), np.int64)
+    for step in range(steps):
+        result[step] = 1 + (result[step - 1].sum() if step else 0)
+    return result
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_every_task_of_a_step_sees_all_of_the_step_before(threads, width):
+    steps = 9
+    cells, rows, starts = plan(steps, width)
+    walk(rows, starts, np.zeros(16 * steps, np.int64), threads)
+    assert np.array_equal(cells, expected(steps, width))
+
+
+def test_walks_in_several_python_threads_do_not_disturb_each_other():
+    results = {}
+
+    def run(name: int) -> None:
+        cells, rows, starts = plan(8, 5)
+        for _ in range(50):
+            cells[:] = 0
+            walk(rows, starts, np.zeros(16 * 8, np.int64), 1 + name % 2)
+            if not np.array_equal(cells, expected(8, 5)):
+                return
+        results[name] = True
+
+    team = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    assert sorted(results) == list(range(8))
