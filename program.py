@@ -194,7 +194,7 @@ class Program:
 
     def check(self) -> Report:
         """Prove the facts that the spec states about this variant."""
-        return prove(self.model, self.graph, not self.overridden)
+        return prove(self.model, self.graph, None if self.overridden else self._other_paths)
 
     def run(
         self,
@@ -321,6 +321,21 @@ class Program:
                 raise SpecError([diagnostic], self.sources)
 
     # ------------------------------------------------------------ helpers
+
+    def _other_paths(self) -> set[str]:
+        """Weight paths of the spec's other variants."""
+        found: set[str] = set()
+        for variant in self.variants:
+            reporter = Reporter()
+            try:
+                model = elaborate(
+                    self.model.envelope, reporter, variant, resolver=resolver(reporter)
+                )
+            except SpecError:
+                # A variant with faults has no paths; checking it tells why.
+                continue
+            found |= {str(node.attrs["path"]) for _, node in model.graph.of_op("param")}
+        return found
 
     def _require_inputs(self, given: Mapping[str, Any]) -> None:
         wanted = {name: kind for name, kind in self.inputs.items() if name != "key"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from .compiler.cost import Cost, cost
@@ -73,13 +73,19 @@ class Report:
         }
 
 
-def prove(model: Model, graph: Graph, expected: bool = True) -> Report:
-    """Check a model: its rules for weights, and its facts when they are ``expected`` to hold.
+def prove(
+    model: Model, graph: Graph, elsewhere: Callable[[], Collection[str]] | None = None
+) -> Report:
+    """Check a model: its rules for weights, and the facts that it states.
 
-    ``graph`` is the model's, perhaps with sizes filled in.
+    ``graph`` is the model's, perhaps with sizes filled in. ``elsewhere`` gives the weight paths of
+    other variants, which the rules may name too. Without it the model is not one that the spec
+    talks about (its options are overridden), so that neither rules nor facts need hold.
     """
-    found = list(model.warnings) + _misnamed_weights(model, graph)
-    expectation = _expectation(model) if expected else None
+    found = list(model.warnings)
+    if elsewhere is not None:
+        found += _misnamed_weights(model, graph, elsewhere)
+    expectation = _expectation(model) if elsewhere is not None else None
     sizes: dict[str, DimLike] = {}
     if expectation is not None:
         try:
@@ -229,17 +235,22 @@ def _prove_outputs(
             found.append(Diagnostic("E901", message, place, note))
 
 
-def _misnamed_weights(model: Model, graph: Graph) -> list[Diagnostic]:
-    """Rules under ``weights:`` that name a weight which the model does not have."""
-    paths = [str(node.attrs["path"]) for _, node in graph.of_op("param")]
+def _misnamed_weights(
+    model: Model, graph: Graph, elsewhere: Callable[[], Collection[str]]
+) -> list[Diagnostic]:
+    """Rules under ``weights:`` that name a weight which no variant of the spec has."""
+    paths = {str(node.attrs["path"]) for _, node in graph.of_op("param")}
+    rules = [rule for rules in model.envelope.weights.values() for rule in rules]
+    if all(rule.path in paths for rule in rules):
+        return []
+    paths |= set(elsewhere())
     found = []
-    for rules in model.envelope.weights.values():
-        for rule in rules:
-            if rule.path not in paths:
-                close = nearest(rule.path, paths)
-                hint = f"did you mean `{close}`?" if close else "`tilth inspect` lists the weights"
-                message = f"the model has no weight `{rule.path}`"
-                found.append(Diagnostic("E801", message, rule.path_span, hint=hint))
+    for rule in rules:
+        if rule.path not in paths:
+            close = nearest(rule.path, paths)
+            hint = f"did you mean `{close}`?" if close else "`tilth inspect` lists the weights"
+            message = f"the model has no weight `{rule.path}`"
+            found.append(Diagnostic("E801", message, rule.path_span, hint=hint))
     return found
 
 

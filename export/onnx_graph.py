@@ -191,6 +191,9 @@ class Emitter:
             self._output(name, value, graph.type_of(value))
 
     def _enter(self, site: Site, graph: Graph) -> None:
+        for kind in site.node.types:
+            if any(isinstance(size, int) and size < 1 for size in kind.shape):
+                raise OpError("E106", f"{site} would be {kind} at these sizes")
         written = RULES.get(site.node.op)
         if written is None:
             site.refuse(f"there is no form of `{site.node.op}`")

@@ -16,14 +16,14 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.extending import (
-    intrinsic,
-    models,
-    register_model,
-)
+from numba.core import cgutils, extending
+from numba.core.extending import models, register_model
 from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.typing import templates
+from numba.core.typing.templates import AbstractTemplate, signature
+
+intrinsic: Any = extending.intrinsic
+infer_global: Any = templates.infer_global
 
 FLOAT = {32: ir.FloatType(), 64: ir.DoubleType()}
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from .archives import open_npz
-from .faults import SHOWN, RuntimeFault, suggestion, unreadable
+from .faults import SHOWN, RuntimeFault, unreadable
 
 Arrays = dict[str, np.ndarray]
 
@@ -95,7 +96,7 @@ def fit_weights(
     strict: bool = True,
 ) -> Loaded:
     """The model's weights out of arrays by name; see :func:`load_weights`."""
-    found = _match(arrays, wanted, pieces or {}, file)
+    found = _match(arrays, wanted, pieces or {})
     if strict and found.lines:
         counts = (
             (len(found.missing), "missing"),
@@ -158,7 +159,6 @@ def _match(
     arrays: Mapping[str, np.ndarray],
     wanted: Mapping[str, Wanted],
     pieces: Mapping[str, Sequence[Piece]],
-    file: str,
 ) -> Loaded:
     present = {name: array for name, array in arrays.items() if _counts(name)}
     rules = _best_rules(pieces, present)
@@ -174,7 +174,7 @@ def _match(
     missing = [path for path in wanted if path not in given]
     left = [name for name in given if name not in wanted]
     lines = _short([f"{path}: {faults[path]}" for path in mis_shaped])
-    lines += _short([f"{p}: missing; {_near(p, left, file, p in named)}" for p in missing])
+    lines += _short([_missing(path, left, path in named) for path in missing])
     lines += _short([f"{name}: {text}" for name, text in cut_faults])
     lines += _short([f"{name}: not in the model" for name in left])
     unexpected = (*left, *(name for name, _ in cut_faults))
@@ -243,10 +243,12 @@ def _misfit(array: np.ndarray, need: Wanted) -> str:
     return ""
 
 
-def _near(path: str, unexpected: Sequence[str], file: str, ruled: bool) -> str:
+def _missing(path: str, left: Sequence[str], ruled: bool) -> str:
     if ruled:
-        return f"{file} lacks the name that the spec's rule reads"
-    return suggestion(path, unexpected) if unexpected else f"{file} has no such name"
+        return f"{path}: missing; the file lacks the name that the spec's rule reads"
+    close = get_close_matches(path, left, 2)
+    near = " or ".join(f"`{name}`" for name in close)
+    return f"{path}: missing; did you mean {near}?" if close else f"{path}: missing"
 
 
 def _short(lines: Sequence[str]) -> list[str]:

@@ -31,6 +31,11 @@ class Quotient:
     b: DimLike
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        # Texts are sort keys, asked for again and again: each is made once.
         if self.kind in ("min", "max"):
             return f"{self.kind}({self.a}, {self.b})"
         return f"{_wrap(self.a)}{self.kind}{_wrap(self.b)}"
@@ -117,6 +122,10 @@ class Dim:
         return value
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         parts: list[str] = []
         for monomial, coefficient in sorted(self.terms, key=_print_key):
             factors = [

@@ -11,11 +11,11 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.extending import intrinsic, models, register_model
+from numba.core.extending import models, register_model
 from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.typing.templates import AbstractTemplate, signature
 
-from ..simd import FLOAT, VectorType
+from ..simd import FLOAT, VectorType, infer_global, intrinsic
 
 
 class MaskType(types.Type):

@@ -27,7 +27,7 @@ def floordiv(a, b):
 
 @njit(error_model="numpy")
 def mod(a, b):
-    """a - b * floor(a / b): the sign is that of b."""
+    """A - b * floor(a / b): the sign is that of b."""
     if b == 0.0:
         return math.nan
     rest = math.fmod(a, b)
@@ -38,7 +38,7 @@ def mod(a, b):
 
 @njit(error_model="numpy")
 def power(a, b):
-    """a to the power b."""
+    """A to the power b."""
     return math.pow(a, b)
 
 
@@ -85,7 +85,7 @@ def softplus(x):
 
 @njit(error_model="numpy")
 def gelu(x):
-    """x times the standard normal distribution function."""
+    """X times the standard normal distribution function."""
     return 0.5 * x * math.erfc(-x * math.sqrt(0.5))
 
 
@@ -97,7 +97,7 @@ def gelu_tanh(x):
 
 @njit(error_model="numpy")
 def elu(x, alpha):
-    """x above zero, alpha * (exp(x) - 1) below."""
+    """X above zero, alpha * (exp(x) - 1) below."""
     return x if x > 0.0 else alpha * math.expm1(x)
 
 
@@ -190,7 +190,7 @@ def whole_mod(a, b):
 
 @njit(error_model="numpy")
 def whole_power(a, b):
-    """a to the power b, wrapping around; 0 for a negative power."""
+    """A to the power b, wrapping around; 0 for a negative power."""
     result = 1 if b >= 0 else 0
     while b > 0:
         if b & 1:

@@ -16,13 +16,14 @@ from typing import Any
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.core.extending import intrinsic, overload
+from numba.core.extending import overload
 
 from ..simd import (
     VectorType,
     copysign,
     exponent,
     fma,
+    intrinsic,
     narrow,
     polynomial,
     scale_by_power,

@@ -103,6 +103,11 @@ def named(scope: Scope, name: str, value: Any, span: Span) -> Any:
         return TupleValue(tuple(items))
     if isinstance(value, LabelIndex):
         return value_of(value, scope.env, span)
+    if isinstance(value, Tensor) and len(value.labels) == 1:
+        # A batch that leads is an axis like any other once an equation has its name.
+        batch = value.labels[0]
+        if batch.kind == "batch" and not batch.inner:
+            return Tensor(value.value, value.home, (), value.grid)
     return value
 
 

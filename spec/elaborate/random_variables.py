@@ -411,6 +411,9 @@ def _site(scope: Scope, row: s.Draw) -> tuple[str, Value]:
             point = index_tensor(whole_value, evaluated, env, target.span, target.name)
         else:
             point = whole_value
+        wide = next((x.dtype for x, _ in operands if x.dtype in FLOATS), point.dtype)
+        if point.dtype in FLOATS:
+            point = t.cast(env, point, wide, target.span)
         operands.append((point, point.labels))
     label = _text(s.Subscript(s.Name(target.name), tuple(items))) if items else target.name
     operands += _condition(row.clause, env)

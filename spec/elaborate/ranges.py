@@ -71,10 +71,7 @@ def _use(name: str, node: s.Subscript, env: Env, found: list[tuple[DimLike, Span
     elif isinstance(base, Tensor):
         shape = _shape_for(base, node, name, env)
     elif isinstance(base, Record):
-        first = next(iter(base.fields.values()))
-        shape = first.type.shape
-        if base.kind == "sparse":
-            shape = (shape[0] - 1, base.columns)
+        shape = base.shape
     else:
         return
     shape = _stretch(shape, node, env)

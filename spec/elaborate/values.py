@@ -142,6 +142,13 @@ class Record:
     fields: Mapping[str, Tensor]
     columns: DimLike = 0
 
+    @property
+    def shape(self) -> tuple[DimLike, ...]:
+        """The axes that indices walk over."""
+        if self.kind == "sparse":
+            return (self.fields["indptr"].type.shape[0] - 1, self.columns)
+        return next(iter(self.fields.values())).type.shape
+
 
 # ---------------------------------------------------------------- blocks
 

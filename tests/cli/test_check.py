@@ -162,6 +162,16 @@ def test_rules_for_weights_must_name_weights(specs, tilth):
     assert "did you mean `fc.weight`?" in done.err
 
 
+def test_rules_may_name_weights_of_another_variant(specs, tilth):
+    (specs / "v.yaml").write_text(
+        "tilth: 1\nname: v\noptions: {deep: false}\nvariants: {flat: {}, tall: {deep: true}}\n"
+        "model: |\n  input x : f32[N, 2]\n"
+        "  y = x >> linear(2) as a >> (if deep then linear(2) as b else id)\n  output y\n"
+        'weights:\n  torch: {"one": a.weight, "two": b.weight}\n'
+    )
+    assert tilth("check", "v.yaml", "--all").code == 0
+
+
 def test_the_report_is_the_cost_of_the_graph(specs):
     program = load("tiny.yaml")
     report = program.check()

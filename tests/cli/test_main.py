@@ -94,6 +94,13 @@ def test_a_broken_pipe_is_quiet(specs):
     assert done.stderr == ""
 
 
+def test_a_terminal_without_unicode_is_enough(specs):
+    code = "from tilth.cli.main import main; import sys; sys.exit(main(['inspect', 'tiny.yaml']))"
+    done = python(code, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "6,924" in done.stdout
+
+
 def test_colour_only_on_a_terminal_and_not_against_the_users_wish(monkeypatch, capsys):
     class Terminal:
         def __init__(self):
