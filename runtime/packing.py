@@ -11,19 +11,22 @@ from .kernels.tile import BLOCK
 def panels(weight: np.ndarray, blocks: int, groups: int = 1) -> np.ndarray:
     """Convolution weights [K, C/groups, *kernel] for the direct kernel.
 
-    Returns [panels, C blocks, taps, 16, 16 * blocks]; channels beyond K or C are zero. Groups must
-    consist of whole blocks, in and out (see :func:`block_diagonal`).
+    Returns [panels, C/groups * taps, 16 * blocks], rows ordered by input block, tap, channel; outputs
+    beyond K are zero. Groups must consist of whole blocks (see :func:`block_diagonal`).
     """
     k, c = weight.shape[:2]
     wide = BLOCK * blocks
-    deep = -(-c // BLOCK) * BLOCK
     taps = int(np.prod(weight.shape[2:]))
     each = k // groups
     count = -(-each // wide)
-    full = np.zeros((groups, count * wide, deep, taps), np.float32)
-    full[:, :each, :c] = weight.reshape(groups, each, c, taps)
-    shaped = full.reshape(groups * count, wide, deep // BLOCK, BLOCK, taps)
-    return np.ascontiguousarray(shaped.transpose(0, 2, 4, 3, 1))
+    full = np.zeros((groups, count * wide, c, taps), np.float32)
+    full[:, :each] = weight.reshape(groups, each, c, taps)
+    shaped = full.reshape(groups * count, wide, c, taps)
+    rows = [
+        shaped[:, :, start : start + BLOCK].transpose(0, 3, 2, 1).reshape(groups * count, -1, wide)
+        for start in range(0, c, BLOCK)
+    ]
+    return np.ascontiguousarray(np.concatenate(rows, axis=1))
 
 
 def planar(weight: np.ndarray, blocks: int) -> np.ndarray:

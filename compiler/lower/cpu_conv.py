@@ -127,7 +127,7 @@ def _winograd(state: Lowering, index: int, parts: ConvParts, choice: WinogradCho
     blocks = choice.tile.blocks
     words, _ = _common(state, index, parts, BLOCK * blocks)
     panels = -(-shape.blocks_out // blocks)
-    size = panels * winograd.POSITIONS * shape.blocks_in * BLOCK * blocks * BLOCK * 4
+    size = panels * winograd.POSITIONS * shape.channels * blocks * BLOCK * 4
     text = f"pack.transformed({state.load.text(parts.weight)}, {blocks})"
     weight = state.load.pack(label(f"{parts.path}.winograd"), text, size)
     down, across = -(-shape.rows // 4), -(-shape.columns // 4)
@@ -138,12 +138,18 @@ def _winograd(state: Lowering, index: int, parts: ConvParts, choice: WinogradCho
         "pad_left": shape.pad[1][0], "tiles_down": down, "tiles_across": across, "tiles": tiles,
         "band_tiles": choice.band, "panels": panels, "panel_groups": choice.groups,
         "panels_per_task": -(-panels // choice.groups), "blocks_in": shape.blocks_in,
-        "blocks_out": shape.blocks_out, "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
+        "blocks_out": shape.blocks_out, "tail": _tail(shape.channels), "scratch": SCRATCH,
+        "scratch_slot": SCRATCH_SLOT,
     }  # fmt: skip
     kernel = winograd.WinogradKernel(choice.tile.pixels, blocks, state.target.lanes)
     scratch = winograd.scratch_bytes(choice.band, shape.blocks_in, blocks)
     tasks = -(-tiles // choice.band) * choice.groups
     state.emit(kernel, tasks, winograd.WORDS, words, parts.path, scratch)
+
+
+def _tail(channels: int) -> int:
+    """Channels of the last block."""
+    return (channels - 1) % BLOCK + 1
 
 
 # ---------------------------------------------------------------- direct
@@ -182,7 +188,8 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
         "table", f"pack.tap_table({shape.blocks_in}, {block}, {line}, {LINE}, {shape.kernel}, "
         f"{shape.dilation})", shape.blocks_in * taps * 8,
     )  # fmt: skip
-    panel = shape.blocks_in * taps * BLOCK * tile.blocks * BLOCK * 4
+    deep = shape.channels // shape.groups
+    panel = deep * taps * tile.blocks * BLOCK * 4
     panels = each * shape.groups
     packed = state.load.pack(
         label(f"{parts.path}.weight"), f"pack.panels({weight}, {tile.blocks}, {shape.groups})",
@@ -190,7 +197,8 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     )  # fmt: skip
     words |= {
         "x": x.place, "w": packed, "table": table, "chunks": shape.blocks_in * taps,
-        "length": BLOCK, "x_image": x.plane, "x_block": x.block, "panels": panels,
+        "length": BLOCK, "full_chunks": (shape.blocks_in - 1) * taps, "tail": _tail(deep),
+        "x_image": x.plane, "x_block": x.block, "panels": panels,
         "blocks_out": -(-shape.features // BLOCK), "panel_bytes": panel, "group_panels": each,
         "group_bytes": shape.blocks_in * block, "blocks_in": x.blocks,
         "height": shape.height, "width": shape.width, "pad_top": shape.pad[0][0],
@@ -295,6 +303,7 @@ def _planar(
     words |= plan
     words |= {
         "x": x.place, "w": packed, "table": table, "chunks": shape.kernel[0], "length": length,
+        "full_chunks": shape.kernel[0],
         "x_image": shape.channels * shape.height * shape.width * 4, "panels": panels,
         "blocks_out": shape.blocks_out, "panel_bytes": panel, "group_panels": panels,
         "blocks_in": shape.channels, "height": shape.height, "width": shape.width,

@@ -5,7 +5,8 @@ A task is a band of output rows (or a run of pixels, for pointwise ones) of one 
 of output-channel panels. Where the input needs padding, a prologue or interleaving, the task
 first stages the input rows it needs in scratch, which then stay in cache for all its panels.
 Inputs are read through a table of chunks: chunk ``t`` is ``length`` consecutive floats at byte
-offset ``table[t]`` from a pixel, so taps, dilation and channel maps are data.
+offset ``table[t]`` from a pixel, so taps, dilation and channel maps are data. Chunks from
+``full_chunks`` on are ``tail`` long: the last block's, whose other lanes are unspecified.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from . import tile
 
 WORDS = [
-    "x", "w", "bias", "y", "residual", "table", "chunks", "length",
+    "x", "w", "bias", "y", "residual", "table", "chunks", "length", "full_chunks", "tail",
     "x_image", "x_block", "y_image", "y_block", "bands", "band_rows", "rows", "columns",
     "panels", "panel_groups", "panels_per_task", "blocks_out", "panel_bytes",
     "row_step", "group_panels", "group_bytes", "low_bits", "high_bits",
@@ -173,7 +174,8 @@ class ConvKernel:
             *tile.set_to(*tile_args, "i", 16),
             "                for t in range(chunks):",
             "                    xp = xb + load_i64(table + 8 * t)",
-            *tile.multiply(*tile_args, str(self.step), 20),
+            "                    count = length if t < full_chunks else tail",
+            *tile.multiply(*tile_args, str(self.step), 20, "count"),
             f"                place = target + panel * {self.blocks} * y_block",
             "                place += (start + column) * 64",
             *self._epilogue(),

@@ -206,7 +206,7 @@ def places(result: Sequence[int], strides: Sequence[Sequence[int]]) -> Places:
     if not sizes:
         sizes, steps = [1], [[0] for _ in steps]
     if sizes[-1] == BLOCK and len(sizes) > 1:
-        inner = [tuple(s[-2:]) for s in steps]
+        inner = [(s[-2], s[-1]) for s in steps]
         if all(pair in ((BLOCK, 1), (0, 1), (0, 0)) for pair in inner):
             names = {(BLOCK, 1): "full", (0, 1): "lanes", (0, 0): "one"}
             access = tuple(names[pair] for pair in inner)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from typing import Any
+
+from numba import njit, types
+
+from ..simd import intrinsic
 
 _SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 """B_2k / 2k, the coefficients of the asymptotic series of digamma."""
@@ -12,12 +16,22 @@ _SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
 
+@intrinsic
+def remainder(typingctx: Any, a: Any, b: Any) -> Any:
+    """The exact remainder of a / b with the sign of a, as C's fmod."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.frem(args[0], args[1])
+
+    return types.float64(types.float64, types.float64), codegen
+
+
 @njit(error_model="numpy")
 def floordiv(a, b):
     """floor(a / b) by the exact remainder, as numpy has it."""
     if b == 0.0:
         return a / b
-    rest = math.fmod(a, b)
+    rest = remainder(a, b)
     quotient = (a - rest) / b
     if rest != 0.0 and (b < 0.0) != (rest < 0.0):
         quotient -= 1.0
@@ -30,7 +44,7 @@ def mod(a, b):
     """A - b * floor(a / b): the sign is that of b."""
     if b == 0.0:
         return math.nan
-    rest = math.fmod(a, b)
+    rest = remainder(a, b)
     if rest != 0.0 and (b < 0.0) != (rest < 0.0):
         return rest + b
     return rest if rest != 0.0 else math.copysign(0.0, b)

@@ -1,8 +1,8 @@
 """Elementary functions on SIMD vectors of any width, float32 and float64.
 
 Errors in units in the last place (ulp), largest over the whole range, denormal results included;
-the tests measure them. float32: exp 1.0, expm1 1.4, log and log1p 0.9, tanh 2.6, sigmoid, sinh and cosh
-2.3, erf 2.8, erfc 5.5, sin, cos and softplus 1.6, pow 0.6. float64: the same but erf 4.1, erfc 6;
+the tests measure them. float32: exp 1.0, expm1 1.4, log and log1p 0.9, tanh 2.6, sigmoid, sinh and
+cosh 2.3, erf 2.8, erfc 5.5, sin, cos and softplus 1.6, pow 0.6. float64: the same but erf 4.1, erfc 6;
 sin, cos and pow are the scalar library's. NaN stays NaN.
 Functions without a vector form run lane by lane on the scalar library in float64.
 """
@@ -39,7 +39,6 @@ from ..simd import (
 from .masks import any_lane, pick
 
 LOG2_E = 1 / math.log(2)
-ROOT_HALF = math.sqrt(0.5)
 
 
 def _by_precision(single: Any, double: Any) -> Any:

@@ -23,7 +23,7 @@ WORDS = [
     "x", "w", "bias", "y", "residual",
     "x_image", "x_block", "y_image", "y_block", "height", "width", "rows", "columns",
     "pad_top", "pad_left", "tiles_down", "tiles_across", "tiles", "band_tiles",
-    "panels", "panel_groups", "panels_per_task", "blocks_in", "blocks_out",
+    "panels", "panel_groups", "panels_per_task", "blocks_in", "blocks_out", "tail",
     "low_bits", "high_bits", "scratch", "scratch_slot",
 ]  # fmt: skip
 """The row; ``tiles`` counts all images' tiles, ``band_tiles`` those of one task."""
@@ -42,16 +42,14 @@ G = np.array(
 
 
 def pack(weight: np.ndarray, blocks: int) -> np.ndarray:
-    """Weights [K, C, 3, 3] as [panels, 36, C (whole blocks), 16 * blocks], transformed in float64."""
+    """Weights [K, C, 3, 3] as [panels, 36, C, 16 * blocks], transformed in float64."""
     k, c = weight.shape[:2]
     wide = tile.BLOCK * blocks
-    panels, deep = -(-k // wide), -(-c // tile.BLOCK) * tile.BLOCK
+    panels = -(-k // wide)
     transformed = np.einsum("ia,kcab,jb->ijck", G, weight.astype(np.float64), G, optimize=True)
-    full = np.zeros((POSITIONS, deep, panels * wide), np.float32)
-    full[:, :c, :k] = transformed.reshape(POSITIONS, c, k)
-    return np.ascontiguousarray(
-        full.reshape(POSITIONS, deep, panels, wide).transpose(2, 0, 1, 3)
-    )
+    full = np.zeros((POSITIONS, c, panels * wide), np.float32)
+    full[:, :, :k] = transformed.reshape(POSITIONS, c, k)
+    return np.ascontiguousarray(full.reshape(POSITIONS, c, panels, wide).transpose(2, 0, 1, 3))
 
 
 def scratch_bytes(band_tiles: int, blocks_in: int, blocks: int) -> int:
@@ -231,8 +229,8 @@ class WinogradKernel:
             where = f"goal + {block} * block_bytes + {at}" if block else f"goal + {at}"
             stores.append(f"                store({where}, {name})")
         return [
-            f"    panel_bytes = {POSITIONS} * blocks_in * 16 * {self.blocks * 64}",
-            "    depth = blocks_in * 16",
+            "    depth = (blocks_in - 1) * 16 + tail",
+            f"    panel_bytes = {POSITIONS} * depth * {self.blocks * 64}",
             "    first_panel = group * panels_per_task",
             "    last_panel = min(first_panel + panels_per_task, panels)",
             f"    groups = (count + {self.pixels - 1}) // {self.pixels}",
@@ -247,7 +245,8 @@ class WinogradKernel:
             *tile.set_to(*args, "z", 16),
             "                for block in range(blocks_in):",
             "                    xp = xb + block * block_bytes",
-            *tile.multiply(*args, "64", 20, "16"),
+            "                    lanes = 16 if block < blocks_in - 1 else tail",
+            *tile.multiply(*args, "64", 20, "lanes"),
             "                goal = products + spot * product_position + first * 64",
             *stores,
             *self._write_back(),

@@ -118,9 +118,13 @@ class _Loop:
             if all(isinstance(k, Unknown) for k in learnt.values()):
                 break
             guess = learnt
-        name = next(iter(guess))
+        unknown = [n for n, kind in learnt.items() if isinstance(kind, Unknown)]
+        name = next(iter([*unknown, *guess]))
+        hint = f"give its start: `{name} = ...`"
+        if isinstance(self, _Fix):
+            hint = "add something of its shape, such as a reward `R[s]`"
         fail("E606", f"the shape of `{name}` cannot be found from its equation",
-             self.statement.span, hint=f"give its start: `{name} = ...`")  # fmt: skip
+             self.statement.span, hint=hint)  # fmt: skip
 
     def bound(self, region: Region, guess: dict[str, Any], suffix: str) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -12,8 +12,9 @@ from typing import Any
 
 from ...compiler.ir.dims import Dim, DimLike, symbol
 from ...compiler.ir.graph import Graph
+from ...compiler.ops import LAYERS
 from .. import syntax as s
-from ..diagnostics import Diagnostic, Reporter
+from ..diagnostics import Diagnostic, Reporter, nearest
 from ..envelope import Envelope
 from ..parser import parse_model
 from .builder import Path
@@ -87,6 +88,7 @@ def elaborate(
     elab.fix_settings = _fix_settings(envelope)
     with deep_stack():
         try:
+            _check_defaults(envelope, reporter)
             scope = file_scope(elab, envelope, statements, options, sizes or {})
             _run(elab, scope, envelope)
         except RecursionError:
@@ -168,6 +170,25 @@ def _float_dtype(envelope: Envelope, statements: Sequence[s.Statement]) -> str:
         return envelope.dtype
     double = any(isinstance(x, (s.Draw, s.Factor, s.Fix)) for x in statements)
     return "f64" if double else "f32"
+
+
+def _check_defaults(envelope: Envelope, reporter: Reporter) -> None:
+    """E301 and E401 for layers and settings under ``defaults:`` that do not exist."""
+    for settings in envelope.defaults.values():
+        layer = LAYERS.get(settings.name)
+        if layer is None:
+            close = nearest(settings.name, LAYERS)
+            hint = f"did you mean `{close}`?" if close else "defaults are given to layers, by name"
+            message = f"there is no layer `{settings.name}`"
+            reporter.report(Diagnostic("E301", message, settings.key_span, hint=hint))
+            continue
+        names = [setting.name for setting in layer.settings]
+        for name, value in settings.values.items():
+            if name not in names:
+                close = nearest(name, names)
+                hint = f"did you mean `{close}`?" if close else f"it has {', '.join(names)}"
+                message = f"`{layer.name}` has no setting `{name}`"
+                reporter.report(Diagnostic("E401", message, value.key_span, hint=hint))
 
 
 def _fix_settings(envelope: Envelope) -> dict[str, Any]:

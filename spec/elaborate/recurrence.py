@@ -479,6 +479,7 @@ class _Loop:
         low[place], size[place] = self.domain.low, self.domain.size
         piece = Piece(tuple(low), tuple(size), stacked, span)
         inside = [p for p in pieces if _counts(p.low[place], self.domain)]
+        inside = [_batch_inside(env, p) for p in inside] if inner else inside
         entry = self.scope.entries[name]
         joined = join_pieces(env, name, [*inside, piece])
         outside = len(inside) < len(pieces)
@@ -566,6 +567,15 @@ def _has_inner(value: Tensor) -> bool:
 
 def _inner_batch(value: Any) -> bool:
     return isinstance(value, Tensor) and _has_inner(value)
+
+
+def _batch_inside(env: Env, piece: Piece) -> Piece:
+    """A boundary's value with its batch behind the indices, as where the steps have it."""
+    value, count = piece.value, len(piece.low)
+    if not _leads_batch(env, value.type.shape):
+        return piece
+    perm = (*range(1, count + 1), 0, *range(count + 1, value.type.rank))
+    return replace(piece, value=t.emit(env, "transpose", [value], piece.span, (), perm=perm))
 
 
 def _known(env: Env, value: Any, span: Span) -> Any:

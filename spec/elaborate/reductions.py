@@ -159,7 +159,8 @@ def _quantifier(
 ) -> Tensor:
     tensor = t.as_tensor(env, body, span)
     if tensor.dtype != "bool":
-        fail("E104", f"`{kind}{{...}}` needs a condition", span, str(tensor.type))
+        fail("E104", f"`{kind}{{...}}` needs a condition", span, str(tensor.type),
+             f"bracket a comparison: `{kind}{{i}} (a[i] > b)`")  # fmt: skip
     if mask is not None:
         if kind == "any":
             tensor = t.elementwise(env, "and", [tensor, mask], span)

@@ -178,21 +178,31 @@ def align(env: Env, tensors: Sequence[Tensor], span: Span) -> tuple[list[Tensor]
 
 
 def _pad_rank(env: Env, tensor: Tensor, reference: Tensor, span: Span) -> Tensor:
-    """Align a lower rank: from the left when both lead with the batch, else as it fits."""
+    """Align a lower rank: from the left when both lead with the batch, else as it fits.
+
+    What has no batch lines up with the last axes, or else with those behind the batch.
+    """
     low, high = tensor.rest, reference.rest
     missing = len(high) - len(low)
     batched = low[0] == env.elab.batch and high[0] == env.elab.batch
-    suffix = all(_fits(a, b) for a, b in zip(low, high[missing:], strict=True))
-    prefix = all(_fits(a, b) for a, b in zip(low, high, strict=False))
-    if not batched and (suffix or not prefix):
+    skip = 1 if high[0] == env.elab.batch and not batched else 0
+    last = list(zip(low, high[missing:], strict=True))
+    first = list(zip(low, high[skip:], strict=False))
+    sure = all(map(_sure, first)) and not all(map(_sure, last))
+    fits = all(_fits(a, b) for a, b in first) and not all(_fits(a, b) for a, b in last)
+    if not batched and not sure and not fits:
         return tensor
-    shape = [axis.size for axis in tensor.labels] + list(low) + [1] * missing
+    shape = [axis.size for axis in tensor.labels] + list(low) + [1] * (missing - skip)
     return emit(env, "reshape", [tensor], span, tensor.labels, shape=tuple(shape))
 
 
 def _fits(a: DimLike, b: DimLike) -> bool:
     with collect_undecided():
         return a == 1 or b == 1 or compare(a, b) is not False
+
+
+def _sure(pair: tuple[DimLike, DimLike]) -> bool:
+    return 1 in pair or pair[0] == pair[1]
 
 
 def finish_labels(env: Env, tensor: Tensor, order: Sequence[Axis], span: Span) -> Tensor:
