@@ -72,7 +72,7 @@ def prepare_openvino(problem: Problem, threads: int, setting: str) -> Callable[[
     inputs = problem.inputs
 
     def call() -> Arrays:
-        results = request.infer(inputs, share_inputs=True)
+        results = request.infer(inputs, share_inputs=True, share_outputs=True)
         return dict(zip(names, results.values(), strict=True))
 
     return call

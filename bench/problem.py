@@ -7,11 +7,10 @@ tools: those that read ONNX never see the graph.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -139,7 +138,9 @@ def bench_inputs(graph: Graph, seed: int) -> Arrays:
 
 def nominal_sizes(program: Program, batch: int, given: Mapping[str, int]) -> dict[str, int]:
     """A value for every open size: given ones, the spec's, then common ones; ``N`` is the batch."""
-    facts = program.model.envelope.expect.get(program.variant or program.name)
+    envelope = program.model.envelope
+    names = [program.variant, envelope.name if program.variant == envelope.default_variant else ""]
+    facts = next((envelope.expect[n] for n in names if n in envelope.expect), None)
     stated = {n: size for n, size in (facts.at if facts else {}).items() if isinstance(size, int)}
     known: dict[str, int] = {**NOMINAL, **stated, **given, "N": batch}
     return {name: size for name, size in known.items() if name in program.graph.symbols}
@@ -169,8 +170,3 @@ def read_arrays(path: Path) -> Arrays:
     from safetensors.numpy import load_file
 
     return load_file(path)
-
-
-def chosen_of(program: Program, spec: str, options: Sequence[str], **rest: Any) -> Chosen:
-    """The record that loads ``program`` again."""
-    return Chosen(spec, program.variant, tuple(options), **rest)

@@ -29,6 +29,7 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 from .machine import cache_folder
 from .simd import lanes
@@ -112,6 +113,8 @@ def _load(key: str) -> Kernel | None:
     if hashlib.sha256(payload).digest() != digest:
         return None
     symbol, state = pickle.loads(payload)
+    # Object code may name Numba's runtime, whose symbols exist only once it is initialised.
+    rtsys.initialize(cpu_target.target_context)
     library = cpu_target.target_context.codegen().unserialize_library(state)
     return Kernel(key, library.get_pointer_to_function(symbol), library, False)
 

@@ -7,7 +7,7 @@ plan; so one module may be called from several Python threads at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,7 +54,7 @@ class Row:
 class Plan:
     """Everything a module is, apart from its weights.
 
-    ``load`` maps weights by name to packed arrays by name; ``packed`` gives each packed array's
+    ``load`` yields packed arrays by name from weights by name; ``packed`` gives each packed array's
     place in the weights' memory.
     """
 
@@ -64,7 +64,7 @@ class Plan:
     rows: tuple[Row, ...]
     arena_bytes: int
     scratch_bytes: int
-    load: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+    load: Callable[[Mapping[str, np.ndarray]], Iterable[tuple[str, np.ndarray]]]
     packed: Mapping[str, int]
     weight_bytes: int
     weight_names: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ class Module:
 
     def _pack(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         memory = aligned(self.plan.weight_bytes)
-        for name, array in self.plan.load(weights).items():
+        for name, array in self.plan.load(weights):
             flat = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
             start = self.plan.packed[name]
             memory[start : start + flat.nbytes] = flat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import winograd
+from .kernels import image_depthwise, winograd
 from .kernels.tile import BLOCK
 
 
@@ -88,3 +88,8 @@ def tap_table(
     )
     offsets = b * block_bytes + i * dilation[0] * line_bytes + j * dilation[1] * pixel_bytes
     return offsets.reshape(-1).astype(np.int64)
+
+
+def depthwise(weight: np.ndarray) -> np.ndarray:
+    """Depthwise weights; see :func:`image_depthwise.pack`."""
+    return image_depthwise.pack(weight)

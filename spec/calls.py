@@ -107,12 +107,13 @@ def default_call(family: Family, name: str, span: Span, **settings: Any) -> Call
 def _family_kind(family: Family, convert: Any, expected: str) -> Kind:
     base = source_text()
     names = "|".join(family.names)
-    listing = "; ".join(f"{_signature(rule)}: {rule.help}" for rule in family.rules)
+    listing = "; ".join(f"{signature(rule)}: {rule.help}" for rule in family.rules)
     schema = {"type": "string", "pattern": rf"^\s*({names})\b", "description": listing}
     return Kind(expected, base.accepts, convert, schema)
 
 
-def _signature(rule: Rule) -> str:
+def signature(rule: Rule) -> str:
+    """How a call is written, with its defaults."""
     parts = [
         p.name if p.default is REQUIRED else f"{p.name}={_literal(p.default)}"
         for p in rule.parameters
@@ -161,7 +162,7 @@ def _check_call(call: _Written, family: Family, context: Context) -> Call | None
             values[parameter.name] = read(parameter.kind, node, what, context)
         elif parameter.default is REQUIRED:
             message = f"`{rule.name}` needs `{parameter.name}`"
-            context.fault("E402", message, call.name_span, hint=f"write `{_signature(rule)}`")
+            context.fault("E402", message, call.name_span, hint=f"write `{signature(rule)}`")
         else:
             values[parameter.name] = parameter.default
     if len(context.reporter.diagnostics) > before:
@@ -178,13 +179,13 @@ def _match_arguments(call: _Written, rule: Rule, context: Context) -> dict[str, 
             if place >= len(names):
                 plural = "" if len(names) == 1 else "s"
                 message = f"`{rule.name}` takes at most {len(names)} argument{plural}"
-                hint = f"`{_signature(rule)}`"
+                hint = f"`{signature(rule)}`"
                 context.fault("E403", message, argument.value.span, hint=hint)
                 break
             name = names[place]
         if name not in names:
             close = nearest(name, names)
-            hint = f"did you mean `{close}`?" if close else f"`{_signature(rule)}`"
+            hint = f"did you mean `{close}`?" if close else f"`{signature(rule)}`"
             message = f"`{rule.name}` has no setting `{name}`"
             context.fault("E401", message, argument.span, hint=hint)
         elif name in given:

@@ -242,6 +242,9 @@ def rule(*ops: str) -> Callable[[LowerRule], LowerRule]:
 def load_rules() -> None:
     """Import the modules that fill the table; they import this one."""
     from . import cpu_conv as cpu_conv
+    from . import cpu_layout as cpu_layout
+    from . import cpu_linear as cpu_linear
+    from . import cpu_simple as cpu_simple
 
 
 def lower(graph: Graph, target: Target) -> LoweredPlan:

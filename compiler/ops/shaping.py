@@ -12,6 +12,8 @@ from .base import OPS, REQUIRED, Builder, Layer, OpError, Setting, define_layer,
 from .movement import PAD_MODES, equal_parts
 from .rules import axes_in, axis_in
 
+MOST_PARTS = 10_000
+
 
 def _transpose(builder: Builder, tensors: Sequence[Value], perm: Any) -> Any:
     kind = builder.type_of(tensors[0])
@@ -86,6 +88,12 @@ def _split(builder: Builder, tensors: Sequence[Value], parts: int, axis: int) ->
     axis = axis_in("split", axis, kind.rank)
     if parts < 1:
         raise OpError("E408", f"split: needs one part or more, found {parts}")
+    if parts > MOST_PARTS:
+        raise OpError(
+            "E702",
+            f"split: {parts} parts are too many; {MOST_PARTS} is the most",
+            "walk the axis with an index: `y[i] = x[i] ...`",
+        )
     sizes = equal_parts("split", kind.shape[axis], parts)
     return builder.emit("split", tensors, {"axis": axis, "sizes": sizes})
 

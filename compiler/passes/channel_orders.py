@@ -153,7 +153,7 @@ def _turned(rewriter: Rewriter, value: Value, order: Order, axis: int) -> Value 
 def _reduce(ctx: Context, index: int) -> list[Placed] | None:
     rw, node = ctx.rewriter, ctx.rewriter.node(index)
     axes: tuple[int, ...] = node.attrs["axes"]  # type: ignore[assignment]
-    value, order = ctx.placed(rw.operands(index)[0])
+    value, _ = ctx.placed(rw.operands(index)[0])
     if 1 in axes:
         # A sum over channels does not ask for their order.
         return [(rw.emit(node.op, (value,), node.attrs, like=index), ())]

@@ -59,11 +59,10 @@ def _as_affine(rewriter: Rewriter, index: int) -> None:
     if learned:
         scale = rewriter.emit("mul", (learned[0], scale))
     moved = rewriter.emit("mul", (mean, scale))
-    if learned:
-        shift = rewriter.emit("sub", (learned[1], moved))
-    else:
-        shift = rewriter.emit("neg", (moved,))
-    rewriter.replace(Value(index), rewriter.emit("affine", (x, scale, shift), like=index))
+    shift = ("sub", (learned[1], moved)) if learned else ("neg", (moved,))
+    rewriter.replace(
+        Value(index), rewriter.emit("affine", (x, scale, rewriter.emit(*shift)), like=index)
+    )
 
 
 # ---------------------------------------------------------------- after a product

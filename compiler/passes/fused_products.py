@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.graph import Value
-from ..ir.types import Attrs
+from ..ir.types import Attrs, AttrValue
 from ..ops.fused import EXTRAS, FUSED, named_extras, plain_attrs
 from ..rewrite import Rewriter
 
@@ -27,7 +27,7 @@ class Product:
     shift: Value | None = None
     prologue: str = ""
     activation: str = ""
-    activation_attrs: tuple = ()
+    activation_attrs: tuple[AttrValue, ...] = ()
 
 
 def is_product(rewriter: Rewriter, index: int) -> bool:
@@ -40,12 +40,13 @@ def taken_apart(rewriter: Rewriter, index: int) -> Product:
     """The parts of a product."""
     node, operands = rewriter.node(index), rewriter.operands(index)
     if node.op in FUSED:
-        bias = operands[2] if len(operands) > 2 else None
-        return Product(node.op, operands[0], operands[1], node.attrs, bias)
+        x, weight, *bias = operands
+        return Product(node.op, x, weight, node.attrs, bias[0] if bias else None)
+    x, weight, *_ = operands
     return Product(
         PLAIN[node.op],
-        operands[0],
-        operands[1],
+        x,
+        weight,
         plain_attrs(node.attrs),
         **named_extras(node.attrs, operands),
         prologue=str(node.attrs["prologue"]),

@@ -19,7 +19,7 @@ in the loop than its rows cost in memory. Lei et al., Simple Recurrent Units, EM
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..ir.dims import DimLike
@@ -29,6 +29,7 @@ from ..ops.base import OPS
 from ..ops.control import LOOPS
 from ..options import Options
 from ..rewrite import Rewriter, captures, n_carry, n_xs, within_loops
+from .loops import add_region_input, is_needed_by, replace_loop
 from .over_steps import Recipe, over_steps
 
 _NOTHING_TO_MOVE = ("input", "constant", "fill", "iota", "eye", "size_of")
@@ -63,12 +64,12 @@ def _without_invariants(rewriter: Rewriter, index: int) -> int:
     for i in moving:
         for place, kind in enumerate(region.node(i).types):
             value = Value(i, place)
-            if _is_needed_by(region, value, lambda user: user not in moving):
+            if is_needed_by(region, value, lambda user: user not in moving):
                 added.append(outside[value])
-                region.replace_uses(value, region.add_input(f"hoisted{i}_{place}", kind))
+                region.replace_uses(value, add_region_input(region, "capture", kind))
     region.prune()
     operands = [*rewriter.operands(index), *added]
-    return _replace_loop(rewriter, index, region, operands, n_xs(node))
+    return replace_loop(rewriter, index, region, operands, n_xs(node))
 
 
 def _is_invariant(inner: Rewriter, index: int) -> bool:
@@ -156,7 +157,7 @@ def _worth_moving(inner: Rewriter, recipes: dict[int, Recipe]) -> set[int]:
             moving.add(index)
             continue
         follows = [v for v in inner.operands(index) if v.node in moving]
-        if any(not _is_needed_by(inner.graph, v, lambda u: u not in recipes) for v in follows):
+        if any(not is_needed_by(inner.graph, v, lambda u: u not in recipes) for v in follows):
             moving.add(index)
     return moving
 
@@ -183,9 +184,9 @@ def _read_rows(
     for i in sorted(moving):
         for place, kind in enumerate(region.node(i).types):
             value = Value(i, place)
-            if _is_needed_by(region, value, lambda user: user not in moving):
+            if is_needed_by(region, value, lambda user: user not in moving):
                 added.append(outside[value])
-                made = region.add_input(f"row{i}_{place}", kind)
+                made = add_region_input(region, "x", kind)
                 inputs.append(region.inputs.pop())
                 region.replace_uses(value, made)
     if index not in rewriter.graph:
@@ -195,25 +196,7 @@ def _read_rows(
     region.prune()
     operands = list(rewriter.operands(index))
     operands[first:first] = added
-    _replace_loop(rewriter, index, region, operands, rows + len(added))
-
-
-def _is_needed_by(graph: Graph, value: Value, wanted: Callable[[int], bool]) -> bool:
-    """Whether the graph puts a value out or a wanted node reads it."""
-    users = graph.users(value.node)
-    return any(value == found for _, found in graph.outputs) or any(
-        result == value.result and wanted(user) for user, _, result in users
-    )
-
-
-def _replace_loop(
-    rewriter: Rewriter, index: int, region: Graph, operands: Sequence[Value], rows: int
-) -> int:
-    node = rewriter.node(index)
-    attrs = {**node.attrs, "n_xs": rows} if node.op == "scan" else node.attrs
-    made = rewriter.emit(node.op, operands, attrs, index, (region,))
-    rewriter.replace_node(index, made.node)
-    return made.node
+    replace_loop(rewriter, index, region, operands, rows + len(added))
 
 
 # ---------------------------------------------------------------- sums
@@ -226,12 +209,12 @@ def _with_sums_regrouped(rewriter: Rewriter, index: int) -> int:
     inner = Rewriter(region, captures(node))
     waiting = _dependants(inner, region.inputs[: n_carry(node)])
     inner.changed = False
-    for i in reversed(inner.of_op("add")):
+    for i in inner.of_op("add"):
         if i in inner.graph and _is_top_of_sum(inner, i):
             _regroup(inner, i, waiting)
     if not inner.changed:
         return index
-    return _replace_loop(rewriter, index, region, rewriter.operands(index), n_xs(node))
+    return replace_loop(rewriter, index, region, rewriter.operands(index), n_xs(node))
 
 
 def _dependants(inner: Rewriter, roots: Sequence[int]) -> set[int]:

@@ -68,6 +68,36 @@ def _split_source(m: Match) -> Value:
     return rw.operands(rw.operands(m.root)[0].node)[0]
 
 
+def _adds_splits(m: Match) -> bool:
+    """Whether each part of one split is added to the same part of another, and to nothing else."""
+    rw, a, b = m.rewriter, m["a"], m["b"]
+    splits = [rw.node(value.node) for value in (a, b)]
+    if any(node.op != "split" for node in splits) or a.node == b.node:
+        return False
+    if splits[0].attrs != splits[1].attrs or splits[0].types != splits[1].types:
+        return False
+    readers = [_readers_of_parts(rw, value.node) for value in (a, b)]
+    return readers[0] == readers[1] and all(
+        reader is not None and rw.node(reader).op == "add" for reader in readers[0]
+    )
+
+
+def _readers_of_parts(rw: Rewriter, split: int) -> list[int | None]:
+    return [rw.only_reader(Value(split, i)) for i in range(len(rw.node(split).types))]
+
+
+def _split_of_sum(m: Match) -> Value:
+    rw, a = m.rewriter, m["a"]
+    sums = _readers_of_parts(rw, a.node)
+    sources = [rw.operands(value.node)[0] for value in (a, m["b"])]
+    attrs = rw.node(a.node).attrs
+    parts = rw.emit("split", (rw.emit("add", sources),), attrs)
+    for place, total in enumerate(sums):
+        if total is not None and total != m.root:
+            rw.replace(Value(total), Value(parts.node, place))
+    return Value(parts.node, a.result)
+
+
 # ---------------------------------------------------------------- transposes past arithmetic
 
 
@@ -266,6 +296,8 @@ MOVEMENT = (
     # One part is the whole; all parts of a split joined again are its source.
     Rule("concat of one", Apply(("concat", "split"), None), _first_operand, _single),
     Rule("concat of a split", Apply(("concat",), None), _split_source, _undoes_split),
+    # split(x)_i + split(y)_i = split(x + y)_i
+    Rule("sum of splits", op("add", Wild("a"), Wild("b")), _split_of_sum, _adds_splits),
     # stack(h)[T-1] is the last carry h
     Rule(
         "last row of a scan",

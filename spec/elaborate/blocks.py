@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from ...compiler.ir.types import Span
 from .. import syntax as s
+from ..diagnostics import Label
 from . import tensors as t
 from .builder import Path
 from .environment import Env
-from .errors import fail
+from .errors import ElaborationError, fail
 from .places import sides_of_blocks
 from .values import (
     CombineBlock,
@@ -56,12 +58,29 @@ def apply(block: Any, value: Any, env: Env, span: Span) -> Any:
     if isinstance(block, LabelBlock):
         return _apply_label(block, value, env)
     if isinstance(block, DefBlock):
-        return apply(block.body, value, _deeper(env), block.span)
+        with used_at(env, block.name, block.span):
+            return apply(block.body, value, _deeper(env), block.span)
     if isinstance(block, Instance):
-        return apply_instance(block, value, env, span)
+        with used_at(env, block.name, span):
+            return apply_instance(block, value, env, span)
     if isinstance(block, (DelayedBlock, FnBlock, SpecBlock)):
         return _apply_body(block, value, env, span)
     return _apply_parallel(block, value, env, span)
+
+
+@contextmanager
+def used_at(env: Env, name: str, span: Span) -> Iterator[None]:
+    """A fault inside a definition also shows the statement that uses it."""
+    try:
+        yield
+    except ElaborationError as fault:
+        found = fault.diagnostic
+        place = found.span
+        outside = place is None or place.file != span.file or not span.start <= place.start < span.end
+        if env.depth == 0 and outside and all(x.span != span for x in found.labels):
+            label = Label(span, f"in `{name}`, used here")
+            fault.diagnostic = replace(found, labels=(*found.labels, label))
+        raise
 
 
 def _operands(value: Any) -> tuple[Any, ...]:
@@ -107,14 +126,15 @@ def _side(part: Any, value: Any, env: Env, span: Span) -> Any:
 def apply_chain(parts: Sequence[Any], value: Any, env: Env, span: Span) -> Any:
     """Elements one after the other; each knows its position."""
     position = 0
-    for element, path in _elements(parts, env.path, position):
+    for element, path in _elements(parts, env, position):
         value = _apply_element(element, value, env.at(path))
     return value
 
 
-def _elements(parts: Sequence[Any], path: Path, position: int) -> Iterator[tuple[Any, Path]]:
+def _elements(parts: Sequence[Any], env: Env, position: int) -> Iterator[tuple[Any, Path]]:
     """Each element with the path of its weights; nested chains are flattened."""
-    for part in _flatten(parts):
+    path = env.path
+    for part in _flatten(parts, env):
         if isinstance(part, IdentityBlock):
             continue
         if isinstance(part, (OpBlock, DefBlock)):
@@ -129,13 +149,14 @@ def _elements(parts: Sequence[Any], path: Path, position: int) -> Iterator[tuple
         position += 1
 
 
-def _flatten(parts: Sequence[Any]) -> Iterator[Any]:
+def _flatten(parts: Sequence[Any], env: Env) -> Iterator[Any]:
     for part in parts:
         if isinstance(part, PipeBlock):
-            yield from _flatten(part.parts)
+            yield from _flatten(part.parts, env)
         elif isinstance(part, RepeatBlock):
             for _ in range(part.times):
-                yield from _flatten((part.body,))
+                env.elab.step(part.span, env.depth)
+                yield from _flatten((part.body,), env)
         elif isinstance(part, LabelBlock) and isinstance(part.body, RepeatBlock):
             for copy in range(part.body.times):
                 yield _labelled_copy(part, part.body, copy)
@@ -151,7 +172,7 @@ def _labelled_copy(label: LabelBlock, repeat: RepeatBlock, copy: int) -> LabelBl
 
 def _apply_element(element: Any, value: Any, env: Env) -> Any:
     if isinstance(element, DefBlock):
-        return apply(element.body, value, _deeper(env), element.span)
+        return apply(element, value, env, element.span)
     return apply(element, value, env, element.span)
 
 

@@ -18,7 +18,7 @@ from .values import Instance
 if TYPE_CHECKING:
     from .elaborator import Elaborator
 
-MAX_NODES = 200_000
+MAX_NODES = 30_000
 MAX_TENSOR_BYTES = 1 << 40
 
 

@@ -198,7 +198,7 @@ def expand(
     function: DefValue, values: Sequence[tuple[str | None, Any, Span]], env: Env, span: Span
 ) -> Any:
     """The body of a ``def`` with its parameters bound."""
-    from .blocks import run_body
+    from .blocks import run_body, used_at
     from .references import mentions_input
 
     statement = function.statement
@@ -211,11 +211,12 @@ def expand(
     body = statement.body
     if mentions_input(body):
         return DefBlock(statement.name, DelayedBlock(body, defined, span), span)
-    if isinstance(body, s.Block):
-        inner = replace(env, depth=env.depth + 1)
-        value = run_body(body, defined.bound, None, defined, inner)  # type: ignore[arg-type]
-    else:
-        value = evaluate(body, defined)
+    with used_at(env, statement.name, span):
+        if isinstance(body, s.Block):
+            inner = replace(env, depth=env.depth + 1)
+            value = run_body(body, defined.bound, None, defined, inner)  # type: ignore[arg-type]
+        else:
+            value = evaluate(body, defined)
     return DefBlock(statement.name, value, span) if is_block(value) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -134,8 +135,7 @@ def _input(scope: Scope, name: str, statement: s.Input) -> Any:
     elif kind.name in DOMAINS:
         dtype = scope.elab.float_dtype
     else:
-        close = nearest(kind.name, [*DTYPES, *DOMAINS, "table", "sparse"])
-        hint = f"did you mean `{close}`?" if close else f"one of {', '.join(DTYPES)}"
+        hint = _dtype_hint(kind.name, [*DOMAINS, "table", "sparse"])
         fail("E104", f"unknown element type `{kind.name}`", kind.span, hint=hint)
     given = scope.given_inputs.get(name)
     if given is not None:
@@ -143,6 +143,19 @@ def _input(scope: Scope, name: str, statement: s.Input) -> Any:
     full = TensorType(dtype, dims_of(kind.dims, scope))
     scope.elab.check_size(full, f"input `{name}`", kind.span)
     return Tensor(graph.add_input(name, full, statement.span), builder)
+
+
+def _dtype_hint(name: str, others: Sequence[str] = ()) -> str:
+    foreign = re.fullmatch(r"(float|int|uint|double|long|half|byte)(\d*)", name.lower())
+    if foreign is not None:
+        kind, bits = foreign.groups()
+        short = {"double": "f64", "long": "i64", "half": "f16", "byte": "u8"}.get(
+            kind, f"{'f' if kind == 'float' else kind[0]}{bits or 32}"
+        )
+        if short in DTYPES:
+            return f"did you mean `{short}`?"
+    close = nearest(name, [*DTYPES, *others])
+    return f"did you mean `{close}`?" if close else f"one of {', '.join(DTYPES)}"
 
 
 def _table(scope: Scope, name: str, kind: s.TypeExpr) -> Record:
@@ -168,7 +181,8 @@ def _sparse(scope: Scope, name: str, kind: s.TypeExpr) -> Record:
         fail("E101", "a sparse matrix reads `sparse[f32, rows, columns]`", kind.span)
     dtype = kind.dims[0].id
     if dtype not in DTYPES:
-        fail("E104", f"unknown element type `{dtype}`", kind.dims[0].span)
+        fail("E104", f"unknown element type `{dtype}`", kind.dims[0].span,
+             hint=_dtype_hint(dtype))  # fmt: skip
     rows, columns = dims_of(kind.dims[1:], scope)
     count = symbol(f"{name}_entries")
     graph, builder = scope.elab.builder.graph, scope.elab.builder
@@ -230,7 +244,10 @@ def _initial(
         _check_values(value, domain, shape, node.span)
         return ("values", _tuples(value))
     if is_number(value) and not isinstance(value, Dim):
-        _check_values([value], domain, shape, node.span)
+        if domain == "simplex":
+            fail("E603", "probabilities must sum to 1", node.span, f"{describe(value)} for each",
+                 "start evenly with `= uniform`")  # fmt: skip
+        _check_domain([float(value)], domain, node.span)
         return ("constant", float(value))
     return rule_of(f"the start of `{statement.names[0]}`", value, scope.env, node.span)
 
@@ -240,24 +257,38 @@ def _tuples(value: Any) -> Any:
 
 
 def _check_values(value: list[Any], domain: str, shape: Sequence[DimLike], span: Span) -> None:
-    """Starting values must lie in the domain: rows of a simplex sum to 1, and so on."""
-    if value and isinstance(value[0], list):
-        if shape and isinstance(shape[0], int) and len(value) != shape[0]:
-            fail("E103", "the start has another size", span, f"{len(value)} rows for {shape[0]}")
+    """Starting values have the shape and lie in the domain: rows of a simplex sum to 1, and so on."""
+    if not shape:
+        fail("E103", "the start has another shape", span, f"{describe(value)} for a single number")
+    if isinstance(shape[0], int) and len(value) != shape[0]:
+        what = "rows" if len(shape) > 1 else "values"
+        fail("E103", "the start has another size", span, f"{len(value)} {what} for {shape[0]}")
+    if len(shape) > 1:
         for row in value:
-            if not isinstance(row, list) or len(row) != len(value[0]):
-                fail("E103", "rows of the start differ in length", span)
+            if not isinstance(row, list):
+                fail("E103", "the start has another shape", span,
+                     f"{describe(row)} where a row of {shape[1]} is needed")  # fmt: skip
+            if len(row) != len(value[0]):
+                fail("E103", "rows of the start differ in length", span,
+                     f"{len(value[0])} and {len(row)}")  # fmt: skip
             _check_values(row, domain, shape[1:], span)
         return
-    numbers = [float(x) for x in value if is_number(x)]
-    if domain == "simplex" and shape:
-        total = sum(numbers)
-        if abs(total - 1) > 1e-6 or any(x < 0 for x in numbers):
-            fail("E603", "probabilities must sum to 1", span, f"they sum to {total:g}")
+    for item in value:
+        if not is_number(item) or isinstance(item, Dim):
+            fail("E404", "a start is made of numbers", span, describe(item))
+    _check_domain([float(x) for x in value], domain, span)
+
+
+def _check_domain(numbers: list[float], domain: str, span: Span) -> None:
+    if domain == "simplex" and any(x < 0 for x in numbers):
+        fail("E603", "a probability is not negative", span, f"{min(numbers):g}")
+    if domain == "simplex" and abs(sum(numbers) - 1) > 1e-6:
+        fail("E603", "probabilities must sum to 1", span, f"they sum to {sum(numbers):g}")
     if domain == "positive" and any(x <= 0 for x in numbers):
-        fail("E607", "a positive parameter starts above 0", span, str(min(numbers)))
+        fail("E607", "a positive parameter starts above 0", span, f"{min(numbers):g}")
     if domain == "unit" and any(not 0 <= x <= 1 for x in numbers):
-        fail("E607", "a unit parameter lies between 0 and 1", span)
+        outside = next(x for x in numbers if not 0 <= x <= 1)
+        fail("E607", "a unit parameter lies between 0 and 1", span, f"{outside:g}")
 
 
 def _state(scope: Scope, statement: s.State) -> Tensor:

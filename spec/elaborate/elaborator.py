@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...compiler.ir.dims import Dim, DimLike, compare, is_symbol, substitute, symbol
+from ...compiler.ir.dims import Dim, DimLike, Quotient, compare, is_symbol, substitute, symbol
 from ...compiler.ir.graph import Graph, Value
 from ...compiler.ir.types import Span, TensorType
 from ..diagnostics import Diagnostic, Reporter
@@ -16,6 +16,7 @@ from .errors import Poisoned, fail
 from .values import BATCH, Axis
 
 MAX_DEPTH = 200
+MAX_WEIGHT = 128
 MAX_STEPS = 200_000
 
 
@@ -73,6 +74,8 @@ class Elaborator:
     def count_node(self, span: Span | None) -> None:
         """E702 when the graph grows beyond its budget."""
         self._nodes += 1
+        if self._nodes > MAX_NODES + 1:
+            raise Poisoned  # reported already
         if self._nodes > MAX_NODES:
             fail("E702", f"the model has more than {MAX_NODES} nodes", span,
                  hint="repeat fewer copies, or write the repetition as a recurrence over an index")  # fmt: skip
@@ -93,6 +96,9 @@ class Elaborator:
         """E703 when one tensor alone is beyond any memory; E106 when a size is negative."""
         total = 1
         for dim in kind.shape:
+            if isinstance(dim, Dim) and _weight(dim) > MAX_WEIGHT:
+                fail("E702", f"the formula of a size has more than {MAX_WEIGHT} parts", span,
+                     hint="declare the input with numbers, or pass `--shape`")  # fmt: skip
             if isinstance(dim, int):
                 if dim < 0:
                     fail("E106", f"{what} would have a negative size", span, str(kind))
@@ -165,6 +171,18 @@ class Elaborator:
         """A path of its own for each random op."""
         self._random += 1
         return f"{path or 'sample'}#{self._random}"
+
+
+def _weight(dim: Dim) -> int:
+    """Parts of a symbolic size, those inside its quotients counted; stops beyond the limit."""
+    count, stack = 0, [dim]
+    while stack and count <= MAX_WEIGHT:
+        for monomial, _ in stack.pop().terms:
+            count += max(1, len(monomial))
+            for atom in monomial:
+                if isinstance(atom, Quotient):
+                    stack += [x for x in (atom.a, atom.b) if isinstance(x, Dim)]
+    return count
 
 
 def looks_like_size(name: str) -> bool:

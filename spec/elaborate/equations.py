@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...compiler.ir.dims import Dim, DimLike
 from ...compiler.ir.types import Span
@@ -453,14 +453,27 @@ def join_pieces(env: Env, name: str, pieces: Sequence[Piece]) -> Tensor:
             if gap == 1 and not parts:
                 parts.append(_zero_slice(env, piece.value, place, piece.span))
             else:
-                fail("E509", f"the equations of `{name}` leave a gap or overlap", piece.span,
-                     f"{start}..{low}", "each index value needs exactly one equation")  # fmt: skip
+                _uneven(name, start, low, piece.span, [p.span for p in ordered])
         parts.append(piece.value)
         start = low + piece.size[axis]
     parts = t.promote(env, parts, ordered[0].span)
     if len(parts) == 1:
         return parts[0]
     return t.emit(env, "concat", parts, ordered[0].span, (), axis=place)
+
+
+def _uneven(
+    name: str, start: DimLike, low: DimLike, span: Span, others: Sequence[Span]
+) -> NoReturn:
+    """E509: two equations do not follow on each other."""
+    found = f"the one before ends at {start}, this one starts at {low}"
+    if isinstance(start, int) and isinstance(low, int):
+        found = f"nothing defines {start}..{low}"
+        if low < start:
+            found = f"{low}..{start} is defined twice"
+    places = [(other, "another equation") for other in others if other != span]
+    fail("E509", f"the equations of `{name}` leave a gap or overlap", span, found,
+         "each index value needs exactly one equation", places)  # fmt: skip
 
 
 def _leads_with_batch(env: Env, piece: Piece) -> bool:

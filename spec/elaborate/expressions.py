@@ -361,6 +361,9 @@ def _constant_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> An
         fail("E408", "division by zero" if zero else "the number is too large", span)
 
 
+    if isinstance(result, float) and math.isinf(result) and op in "*+-":
+        if not math.isinf(left) and not math.isinf(right):
+            fail("E408", "the number is too large", span)
     if isinstance(result, int) and abs(result) > LARGEST:
         fail("E408", "the whole number is too large", span,
              hint="write it as a real number, such as 1e30")  # fmt: skip

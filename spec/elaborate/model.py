@@ -12,6 +12,7 @@ from typing import Any
 
 from ...compiler.ir.dims import Dim, DimLike, symbol
 from ...compiler.ir.graph import Graph
+from ...compiler.ir.types import Span
 from ...compiler.ops import LAYERS
 from .. import syntax as s
 from ..diagnostics import Diagnostic, Reporter, nearest
@@ -21,13 +22,15 @@ from .builder import Path
 from .elaborator import Elaborator
 from .errors import ElaborationError, Poisoned
 from .scope import Scope
+from .values import BATCH
 
+NAME = r"[A-Za-z_]\w*'?"
 STACK_FRAMES = 30_000
 """Python frames that an elaboration may nest: some 60 for each of 200 nested definitions, and more
 for syntax inside them."""
 
-Resolver = Callable[[str], "Envelope | None"]
-"""Finds another spec by name (for ``use:``)."""
+Resolver = Callable[[str], "tuple[Envelope, str | None] | None"]
+"""Finds another spec and its variant by name (for ``use:``)."""
 
 
 @dataclass(frozen=True)
@@ -80,33 +83,46 @@ def elaborate(
     chosen = variant if variant in envelope.variants else envelope.default_variant
     document = envelope.document
     reporter.sources[document.file] = document.text
+    faults = [d.span for d in reporter.diagnostics if d.span and d.severity == "error"]
     start, end = envelope.model.span.start, envelope.model.span.end
     statements = parse_model(document.text, start, end, document.file, reporter)
     elab = Elaborator(reporter, envelope.name, _float_dtype(envelope, statements))
     elab.resolver = resolver
-    elab.lost = _lost_names(document.text[:end], start, statements)
+    elab.lost = _lost_names(document.text[:end], start, statements, faults)
     elab.fix_settings = _fix_settings(envelope)
+    fixed = dict(sizes or {})
+    # The batch stays a symbol until the end: it is by its name that axes are known to be it.
+    batch = {name: fixed.pop(name) for name in (BATCH,) if name in fixed}
     with deep_stack():
         try:
             _check_defaults(envelope, reporter)
-            scope = file_scope(elab, envelope, statements, options, sizes or {})
+            scope = file_scope(elab, envelope, statements, options, fixed)
             _run(elab, scope, envelope)
         except RecursionError:
             message = "definitions depend on each other too deeply"
             reporter.report(Diagnostic("E701", message, envelope.model.span))
         reporter.raise_if_failed()
-        graph = _finish(elab)
+        graph = _finish(elab).bind(batch)
     warnings = tuple(d for d in reporter.diagnostics if d.severity == "warning")
     return Model(envelope.name, chosen, graph, options, envelope, statements, warnings)
 
 
-def _lost_names(text: str, start: int, statements: Sequence[s.Statement]) -> frozenset[str]:
-    """Names in text that no statement covers: what a broken statement may have defined."""
+def _lost_names(
+    text: str, start: int, statements: Sequence[s.Statement], faults: Sequence[Span]
+) -> frozenset[str]:
+    """Names that a faulty line of the envelope or a broken statement may have defined.
+
+    The latter are those in text that no statement covers.
+    """
+    lines = text.splitlines()
     found: set[str] = set()
+    for place in faults:
+        if 1 <= place.line <= len(lines):
+            found |= set(re.findall(NAME, lines[place.line - 1]))
     for statement in [*statements, None]:
         stop = statement.span.start if statement is not None else len(text)
         for line in text[start:stop].splitlines():
-            found |= set(re.findall(r"[A-Za-z_]\w*'?", line.split("#")[0]))
+            found |= set(re.findall(NAME, line.split("#")[0]))
         start = statement.span.end if statement is not None else stop
     return frozenset(found)
 

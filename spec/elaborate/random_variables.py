@@ -6,7 +6,7 @@ each ``~`` and each ``factor`` becomes a node whose operands are tables over ind
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from . import tensors as t
 from .domains import bind_clause, declared_domain
 from .environment import Env
 from .equations import bind_targets, shifted_name
-from .errors import fail
+from .errors import ElaborationError, Poisoned, fail
 from .expressions import evaluate, evaluate_value, value_of, whole
 from .ranges import infer_range
 from .values import (
@@ -362,14 +362,24 @@ def _support(owner: Scope, row: s.Draw, name: str) -> Support:
 
 def emit_statements(scope: Scope) -> list[tuple[str, Value]]:
     """All ``~`` and ``factor`` statements of a file as nodes; their results are kept alive."""
-    found: list[tuple[str, Value]] = []
+    makers: list[Callable[[], tuple[str, Value]]] = []
     for name, rows in scope.draws.items():
         for row in rows:
             if row.targets[0].name != name or _is_noise(scope, row):
                 continue
-            found.append(_site(scope, row))
+            makers.append(lambda row=row: _site(scope, row))
     for place, row in enumerate(scope.factors):
-        found.append(_factor(scope, row, place))
+        makers.append(lambda place=place, row=row: _factor(scope, row, place))
+    found: list[tuple[str, Value]] = []
+    for make in makers:
+        try:
+            found.append(make())
+        except ElaborationError as fault:
+            scope.elab.report(fault.diagnostic)
+        except Poisoned:
+            continue
+    if len(found) < len(makers):
+        raise Poisoned
     return found
 
 
@@ -635,7 +645,9 @@ def _axes_of(graph: Graph, statement: Value) -> Any:
     return graph.node(statement.node).attrs["axes"]
 
 
-def _asked(node: s.Call, env: Env, ask: str) -> tuple[str, list[tuple[str, Any]]]:
+def _asked(
+    node: s.Call, env: Env, ask: str, allowed: Sequence[str]
+) -> tuple[str, list[tuple[str, Any]]]:
     if not node.args or not isinstance(node.args[0].value, s.Name):
         fail("E604", f"`{ask}` asks about a random variable", node.span, hint=f"{ask}(x)")
     settings = []
@@ -643,6 +655,12 @@ def _asked(node: s.Call, env: Env, ask: str) -> tuple[str, list[tuple[str, Any]]
         value = evaluate(argument.value, env)
         if argument.name is None or not is_number(value):
             fail("E404", f"settings of `{ask}` read name=number", argument.span)
+        if argument.name not in allowed:
+            close = nearest(argument.name, allowed)
+            hint = f"did you mean `{close}`?" if close else None
+            if close is None and allowed:
+                hint = f"it knows {', '.join(allowed)}"
+            fail("E401", f"`{ask}` has no setting `{argument.name}`", argument.span, hint=hint)
         settings.append((argument.name, value))
     return node.args[0].value.id, settings
 
@@ -673,12 +691,7 @@ def _extent(name: str, env: Env, span: Span) -> tuple[tuple[DimLike, ...], Suppo
 
 def _variable_query(ask: str, over_values: bool, settings_allowed: Sequence[str]) -> Any:
     def run(node: s.Call, env: Env) -> Tensor:
-        name, settings = _asked(node, env, ask)
-        for key, _ in settings:
-            if key not in settings_allowed:
-                close = nearest(key, settings_allowed)
-                hint = f"did you mean `{close}`?" if close else None
-                fail("E401", f"`{ask}` has no setting `{key}`", node.span, hint=hint)
+        name, settings = _asked(node, env, ask, settings_allowed)
         found = env.scope.find(name)
         if found is None or name not in found[0].draws:
             return _query(env, node.span, ask, name, (), (), "f64", ())

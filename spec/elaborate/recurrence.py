@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...compiler.ir.dims import DimLike, compare
 from ...compiler.ir.graph import Value
@@ -95,9 +95,9 @@ def evaluate_cycle(scope: Scope, group: Sequence[str]) -> None:
                 _circular(scope, target.name, group)
     index, places = _find_index(scope, rows, group)
     steps, boundary = _normalise(scope, rows, index, places)
-    domain = _common_domain(steps)
-    offsets = {o for step in steps for o in _offsets(step.row, index, group, places, scope.env)}
-    reverse = _direction(steps[0].row, offsets)
+    domain = _common_domain(steps, scope.env)
+    reads = [read for step in steps for read in _offsets(step.row, group, places)]
+    reverse = _direction(reads)
     loop = _Loop(scope, tuple(group), steps, boundary, index, places, domain, reverse)
     loop.run()
 
@@ -126,6 +126,10 @@ def _find_index(
             if offset - own != 0:
                 found.append((place, name, row))
     if not found:
+        for node in (x for row in rows for x in s.walk(row.value)):
+            if isinstance(node, s.Subscript) and isinstance(node.base, s.Name):
+                if node.base.id in group and all(_offset_of(x) is None for x in node.items):
+                    _computed_step(node)
         _circular(scope, rows[0].targets[0].name, group)
     place = min(place for place, _, _ in found)
     row = next(row for p, _, row in found if p == place)
@@ -252,11 +256,14 @@ def _fold(node: s.Binary) -> Any:
     return s.Binary(op, inner.left, s.Number(abs(total), "", node.span), node.span)
 
 
-def _common_domain(steps: Sequence[Step]) -> Domain:
+def _common_domain(steps: Sequence[Step], env: Env) -> Domain:
     first = steps[0]
     for step in steps[1:]:
-        same = compare(step.domain.size, first.domain.size) is not False
-        if not same or step.domain.low != first.domain.low:
+        same = compare(step.domain.size, first.domain.size)
+        if same is None:
+            env.elab.require_equal(step.domain.size, first.domain.size,
+                                   "ranges of one recurrence", step.row.span)  # fmt: skip
+        if same is False or step.domain.low != first.domain.low:
             fail("E503", "equations of one recurrence run over different ranges", step.row.span,
                  f"{_range(step.domain)} and {_range(first.domain)}",
                  labels=[(first.row.span, "the other equation")])  # fmt: skip
@@ -268,29 +275,39 @@ def _range(domain: Domain) -> str:
 
 
 def _offsets(
-    row: s.Equation, index: str, group: Sequence[str], places: dict[str, int], env: Env
-) -> list[int]:
+    row: s.Equation, group: Sequence[str], places: dict[str, int]
+) -> list[tuple[int, Span]]:
+    """How far from its own step an equation reads the group, and where."""
     found = []
     for node in s.walk(row.value):
         if isinstance(node, s.Subscript) and isinstance(node.base, s.Name):
             if node.base.id in group and places[node.base.id] < len(node.items):
                 offset = _offset_of(node.items[places[node.base.id]])
                 if offset is None:
-                    fail("E506", "a recurrence reads its own steps at the index plus a number",
-                         node.span)  # fmt: skip
-                found.append(offset)
+                    _computed_step(node)
+                found.append((offset, node.span))
     return found
 
 
-def _direction(row: s.Equation, offsets: set[int]) -> bool:
-    if any(abs(offset) > 1 for offset in offsets):
-        far = max(offsets, key=abs)
-        fail("E505", "a recurrence reads one step back or ahead", row.span, f"offset {far}",
-             "carry the step before along: `p[t] = h[t-1]`")  # fmt: skip
-    if {-1, 1} <= offsets:
-        fail("E506", "a recurrence reads both earlier and later steps", row.span,
-             hint="split it in two recurrences, or write a fixed point with `fix`")  # fmt: skip
-    return 1 in offsets
+def _computed_step(node: s.Subscript) -> NoReturn:
+    fail("E506", "a recurrence reads its own steps at the index plus a number", node.span,
+         hint="such as `h[t-1]`")  # fmt: skip
+
+
+def _direction(reads: Sequence[tuple[int, Span]]) -> bool:
+    """Whether the steps run backwards; E505 and E506 for what is no single scan."""
+    for offset, span in reads:
+        if abs(offset) > 1:
+            fail("E505", "a recurrence reads one step back or ahead", span,
+                 f"{abs(offset)} steps {'back' if offset < 0 else 'ahead'}",
+                 "carry the step before along: `p[t] = h[t-1]`")  # fmt: skip
+    back = [span for offset, span in reads if offset < 0]
+    ahead = [span for offset, span in reads if offset > 0]
+    if back and ahead:
+        fail("E506", "a recurrence reads both earlier and later steps", ahead[0], "a later step",
+             "split it in two recurrences, or write a fixed point with `fix`",
+             [(back[0], "an earlier step")])  # fmt: skip
+    return bool(ahead)
 
 
 # ---------------------------------------------------------------- the loop

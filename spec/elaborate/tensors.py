@@ -311,6 +311,8 @@ def binary(env: Env, op: str, left: Any, right: Any, span: Span,
         return matmul(env, left, right, span, sides)
     if op == "++":
         return concat(env, [left, right], span, sides=sides)
+    if op in ("==", "!="):
+        _check_positions(left, right, span)
     table = {**COMPARISONS, **ARITHMETIC, **LOGIC}
     if op == "^" and is_number(right) and right == 2:
         return elementwise(env, "square", [left], span)
@@ -322,6 +324,14 @@ def binary(env: Env, op: str, left: Any, right: Any, span: Span,
         kind = "all" if op == "==" else "any"
         return emit(env, "reduce", [result], span, kind=kind, axes=(axis,), keepdims=False)
     return result
+
+
+def _check_positions(left: Any, right: Any, span: Span) -> None:
+    """A position equals another position, never a single number."""
+    for place, other in ((left, right), (right, left)):
+        if isinstance(place, Tensor) and place.grid is not None and is_number(other):
+            fail("E102", "a position on a grid is compared with a position", span,
+                 f"the number {other}", "write its coordinates: `s == [row, column]`")  # fmt: skip
 
 
 def matmul(env: Env, left: Any, right: Any, span: Span, sides: Sides | None = None) -> Any:

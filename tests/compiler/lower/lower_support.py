@@ -71,7 +71,7 @@ def run_blocked(op: str, arrays: dict[str, np.ndarray], weights: dict[str, np.nd
     text = "\n".join(["def load(w):", *[f"    {x}" for x in lowered.load.lines], "    return"])
     exec(text if "yield" in text else text + "\n    yield", space)
     plan = Plan(op, lowered.inputs, lowered.outputs, lowered.rows, lowered.arena_bytes,
-                lowered.scratch_bytes, lambda w: dict(space["load"](w)), lowered.load.packed,
+                lowered.scratch_bytes, space["load"], lowered.load.packed,
                 lowered.load.size)  # fmt: skip
     module = Module(plan, weights, target.threads)
     result = module(**{name: to_blocks(a) for name, a in arrays.items()})

@@ -1,0 +1,201 @@
+"""One model on several engines: checked first, then measured side by side, as rows."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..compiler.cost import cost
+from .engines import ENGINES
+from .peak import gflops
+from .problem import Chosen, Problem, relative_error, write_problem
+from .runner import Schedule, Spread, fastest, measure, paired_ratio, spread
+from .station import EngineFault, Start, Station
+
+TOLERANCE = 1e-3
+"""An engine further than this from the float64 reference is not timed: it does other work."""
+
+MIB = 2**20
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one engine showed; ``None`` for what was not measured.
+
+    ``ratio`` is ``ratio_to_best_peer``: the best peer's time over ours, paired by round (above 1
+    we are faster); only on our own row. ``peak_share`` is the part of the machine's multiply-add
+    peak that the model's arithmetic took, which an engine that multiplies less may exceed.
+    """
+
+    model: str
+    batch: int
+    threads: int
+    engine: str
+    setting: str = ""
+    ms: Spread | None = None
+    peak_mb: float | None = None
+    cold_s: float | None = None
+    warm_s: float | None = None
+    max_rel_err: float | None = None
+    ratio: Spread | None = None
+    peak_share: float | None = None
+    rounds: int = 0
+    note: str = ""
+    profile: tuple[tuple[str, float], ...] = field(default=(), repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """A plain dictionary of rounded numbers."""
+        ms, ratio = self.ms, self.ratio
+        return {
+            "model": self.model,
+            "batch": self.batch,
+            "threads": self.threads,
+            "engine": self.engine,
+            "median_ms": _rounded(ms and ms.median),
+            "peak_mb": _rounded(self.peak_mb),
+            "cold_s": _rounded(self.cold_s),
+            "warm_s": _rounded(self.warm_s),
+            "max_rel_err": _rounded(self.max_rel_err),
+            "ratio_to_best_peer": _rounded(ratio and ratio.median),
+            "quartiles_ms": None if ms is None else [_rounded(ms.low), _rounded(ms.high)],
+            "ratio_quartiles": None if ratio is None else [_rounded(ratio.low), _rounded(ratio.high)],
+            "peak_share": _rounded(self.peak_share),
+            "rounds": self.rounds,
+            "setting": self.setting,
+            "note": self.note,
+            "profile_ms": {name: _rounded(ms) for name, ms in self.profile},
+        }  # fmt: skip
+
+
+def compare(
+    chosen: Chosen,
+    label: str,
+    engines: Sequence[str],
+    own: str,
+    threads: Sequence[int],
+    schedule: Schedule,
+    note: Note,
+    profile: bool = False,
+) -> Iterator[list[Row]]:
+    """Rows of one model at one batch, a list for each number of threads.
+
+    Raises ``OpError`` when the problem cannot be made; a fault of one engine is a note in its row.
+    """
+    names = [own, *(name for name in engines if name != own)]
+    with _folder() as folder:
+        note(f"{label}: reference outputs in float64")
+        problem = write_problem(folder, chosen, any(ENGINES[n].reads_onnx for n in names))
+        macs = cost(problem.graph).macs
+        for count in threads:
+            note(f"{label}: {count} threads")
+            rows = [Row(label, chosen.sizes.get("N", 1), count, name) for name in names]
+            flops = 2 * macs if isinstance(macs, int) else None
+            yield _measured(problem, rows, own, schedule, flops, profile)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _measured(
+    problem: Problem, rows: list[Row], own: str, schedule: Schedule, flops: int | None,
+    profile: bool,
+) -> list[Row]:  # fmt: skip
+    """Rows filled in: starts and errors of each engine alone, then times in turns."""
+    with ExitStack() as stack:
+        stations: dict[str, Station] = {}
+        started = [_started(problem, row, schedule, stack, stations) for row in rows]
+        peak = gflops(rows[0].threads)
+        taken = measure({name: station.turn for name, station in stations.items()}, schedule)
+        profiles = {n: s.profile() for n, s in stations.items()} if profile else {}
+    return [_timed(row, taken, own, flops, peak, profiles) for row in started]
+
+
+def _started(
+    problem: Problem, row: Row, schedule: Schedule, stack: ExitStack, stations: dict[str, Station]
+) -> Row:
+    """Start one engine cold, then warm; it joins ``stations`` when its outputs are right."""
+    cache = problem.folder / f"cache-{row.engine}"
+    shutil.rmtree(cache, ignore_errors=True)
+    try:
+        setting = _best_setting(problem, row, schedule)
+        with Station(problem, row.engine, setting, row.threads, cache) as cold:
+            cold_s = cold.start.first_s
+        warm = Station(problem, row.engine, setting, row.threads, cache)
+    except EngineFault as fault:
+        return replace(row, note=str(fault))
+    stack.enter_context(warm)
+    error = relative_error(warm.outputs, problem.reference)
+    if error <= TOLERANCE:
+        stations[row.engine] = warm
+    said = "" if error <= TOLERANCE else f"not timed: its outputs are off by {error:.1e}"
+    seen = _seen(warm.start)
+    return replace(row, setting=setting, cold_s=cold_s, max_rel_err=error, note=said, **seen)
+
+
+def _seen(start: Start) -> dict[str, Any]:
+    peak_mb = None if start.peak is None else start.peak / MIB
+    return {"warm_s": start.first_s, "peak_mb": peak_mb}
+
+
+def _best_setting(problem: Problem, row: Row, schedule: Schedule) -> str:
+    """The engine's fastest setting here; one that fails is passed over unless all do."""
+    settings = ENGINES[row.engine].settings
+    if len(settings) == 1:
+        return settings[0]
+    with ExitStack() as stack:
+        ready: dict[str, Station] = {}
+        faults: list[EngineFault] = []
+        for setting in settings:
+            cache = problem.folder / "cache-trial"
+            try:
+                station = Station(problem, row.engine, setting, row.threads, cache)
+            except EngineFault as fault:
+                faults.append(fault)
+                continue
+            ready[setting] = stack.enter_context(station)
+        if not ready:
+            raise faults[0]
+        return fastest({name: station.turn for name, station in ready.items()}, schedule)
+
+
+def _timed(
+    row: Row, taken: Mapping[str, list[float]], own: str, flops: int | None, peak: float,
+    profiles: Mapping[str, list[tuple[str, float]]],
+) -> Row:  # fmt: skip
+    if row.engine not in taken:
+        return row
+    seconds = taken[row.engine]
+    typical = spread(seconds)
+    share = None if flops is None else flops / typical.median / 1e9 / peak
+    others = [name for name in taken if name != own]
+    ratio = None
+    if row.engine == own and others:
+        best = min(others, key=lambda name: spread(taken[name]).median)
+        ratio = paired_ratio(seconds, taken[best])
+    return replace(
+        row,
+        ms=typical.scaled(1e3),
+        rounds=len(seconds),
+        peak_share=share,
+        ratio=ratio,
+        profile=tuple(profiles.get(row.engine, ())),
+    )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="tilth-bench-") as name:
+        yield Path(name)
+
+
+def _rounded(value: float | None) -> float | None:
+    """Four significant digits; an infinite error is no number in JSON."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return None
+    return float(f"{value:.4g}")

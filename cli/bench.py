@@ -1,0 +1,157 @@
+"""``tilth bench``: models against other engines, checked and then timed side by side."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any
+
+from ..bench.compare import Row, compare
+from ..bench.engines import ENGINES, OWN, PEERS
+from ..bench.problem import Chosen, nominal_sizes
+from ..bench.results import save_results
+from ..bench.runner import Schedule, Spread
+from ..program import located_faults, machine
+from ..proof import sizes_at
+from .console import Failure, note, reason, say_json, say_table
+from .options import add_model_options, load_chosen, positive
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("model", metavar="MODEL", nargs="+", help="a file, or a name from the zoo")
+    parser.add_argument(
+        "--against",
+        metavar="ENGINES",
+        type=_engines,
+        help=f"which of {', '.join(PEERS)}, with commas, or none; all installed ones by default",
+    )
+    parser.add_argument("--engine", choices=OWN, default=OWN[0], help="which of ours")
+    parser.add_argument("--batch", metavar="N,...", type=_numbers, default=(1,))
+    parser.add_argument(
+        "--threads", metavar="N,...", type=_numbers, help="all processors by default"
+    )
+    parser.add_argument("--rounds", type=positive, default=15, help="rounds of turns, at least")
+    parser.add_argument("--seconds", type=positive, default=2, help="time of all rounds, at least")
+    parser.add_argument("--profile", action="store_true", help="show where the time goes")
+    parser.add_argument("--save", metavar="FOLDER", help="keep the rows there, a file a model")
+    parser.add_argument("--json", action="store_true", help="print a list of rows")
+    add_model_options(parser)
+
+
+def run(args: Namespace) -> int:
+    """Measure every model; 1 when an engine could not run or disagreed."""
+    peers = args.against
+    if peers is None:
+        peers = tuple(name for name in PEERS if ENGINES[name].installed)
+    for name in peers:
+        if not ENGINES[name].installed:
+            hint = "pip install 'tilth[bench,onnx]'"
+            raise Failure(f"`{name}` is not installed", hint)
+    threads = args.threads or (machine.cores(),)
+    for count in threads:
+        if count > machine.cores():
+            message = f"--threads {count} is more than the {machine.cores()} processors here"
+            raise Failure(message, usage=True)
+    rows: list[Row] = []
+    for model in args.model:
+        found = [row for batch in args.batch for row in _bench(model, batch, threads, peers, args)]
+        rows += found
+        if args.save:
+            _save(Path(args.save), found)
+    if args.json:
+        say_json([row.as_json() for row in rows])
+    return 1 if any(row.note for row in rows) else 0
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _bench(
+    model: str, batch: int, threads: tuple[int, ...], peers: tuple[str, ...], args: Namespace
+) -> list[Row]:
+    program = load_chosen(model, Namespace(**{**vars(args), "shape": []}))
+    label = program.variant or program.name
+    found: list[Row] = []
+    with located_faults(program.sources):
+        given = sizes_at(program.graph, dict(args.shape))
+        sizes = nominal_sizes(program, batch, given)
+        chosen = Chosen(model, args.variant, tuple(args.set), sizes)
+        schedule = Schedule(rounds=args.rounds, seconds=args.seconds)
+        parts = (chosen, label, peers, args.engine, threads, schedule, note, args.profile)
+        for rows in compare(*parts):
+            found += rows
+            if not args.json:
+                _show(rows)
+    return found
+
+
+def _save(folder: Path, rows: list[Row]) -> None:
+    try:
+        path = save_results(folder, rows[0].model, [row.as_json() for row in rows])
+    except OSError as error:
+        raise Failure(f"cannot write into `{folder}`: {reason(error)}") from error
+    note(f"wrote {path}")
+
+
+def _show(rows: list[Row]) -> None:
+    from rich.table import Table
+
+    first = rows[0]
+    title = f"{first.model}, batch {first.batch}, {first.threads} threads"
+    table = Table(title=title, title_justify="left")
+    table.add_column("engine")
+    for name in ("ms", "quartiles", "ours faster by", "of peak", "MB", "cold s", "warm s", "error"):
+        table.add_column(name, justify="right")
+    table.add_column("setting", overflow="fold")
+    for row in rows:
+        table.add_row(row.engine, *_cells(row), row.note or row.setting)
+    say_table(table)
+    for row in (row for row in rows if row.profile):
+        _show_profile(row)
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        _text(row.ms and row.ms.median, "{:.2f}"),
+        _range(row.ms),
+        "-" if row.ratio is None else f"{row.ratio.median:.2f} ({_range(row.ratio)})",
+        _text(row.peak_share, "{:.0%}"),
+        _text(row.peak_mb, "{:.0f}"),
+        _text(row.cold_s, "{:.2f}"),
+        _text(row.warm_s, "{:.2f}"),
+        _text(row.max_rel_err, "{:.1e}"),
+    ]
+
+
+def _show_profile(row: Row) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{row.engine}: where the time goes", title_justify="left")
+    table.add_column("operation")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    total = sum(ms for _, ms in row.profile) or 1.0
+    for name, ms in row.profile:
+        table.add_row(name, f"{ms:.3f}", f"{ms / total:.0%}")
+    say_table(table)
+
+
+def _text(value: Any, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _range(values: Spread | None) -> str:
+    return "-" if values is None else f"{values.low:.2f}..{values.high:.2f}"
+
+
+def _engines(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text != "none" else ()
+    for name in names:
+        if name not in PEERS:
+            raise ArgumentTypeError(f"`{name}` is not one of {', '.join(PEERS)}")
+    return names
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(positive(part.strip()) for part in text.split(","))

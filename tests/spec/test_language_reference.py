@@ -1,0 +1,186 @@
+"""The language reference tells the truth: every example on the page is read, run and compared.
+
+``yaml`` fences are whole specs and ``tilth`` fences model blocks; both elaborate and are in the
+formatter's style. ``fails=E102`` marks one that must not, ``fragment`` one that is only parsed
+(each line a formula), ``section`` YAML sections that are put around a small model. A ``text``
+fence behind an example says what it gives: ``message``, ``weights``, ``outputs`` or ``values``.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tilth.compiler.interpret import interpret
+from tilth.compiler.ir.types import shape_text
+from tilth.spec.diagnostics import Reporter, SpecError
+from tilth.spec.elaborate import elaborate
+from tilth.spec.envelope import read_envelope
+from tilth.spec.formatter import format_model, format_spec
+from tilth.spec.parser import parse_formula
+from tilth.spec.reference import ops_page
+from tilth.specs import resolver
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "language.md"
+OPS = DOCS / "ops.md"
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+HEAD = "tilth: 1\nname: example\nmodel: |\n"
+SMALL = "tilth: 1\nname: example\nmodel: |\n  input x : f32[N, 4]\n  y = x >> linear(2) as fc\n"
+RESULTS = ("message", "weights", "outputs", "values")
+UPDATE = os.environ.get("TILTH_UPDATE") == "1"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A fenced block: its words, its text, its line, and its place in the page."""
+
+    words: tuple
+    text: str
+    line: int
+    start: int
+    end: int
+
+    @property
+    def fails(self):
+        """The diagnostic code that it must give, or None."""
+        codes = [word.removeprefix("fails=") for word in self.words if word.startswith("fails=")]
+        return codes[0] if codes else None
+
+    def __str__(self):
+        return f"line{self.line}"
+
+
+def examples():
+    page = PAGE.read_text(encoding="utf-8")
+    return [
+        Example(
+            tuple(found["info"].split()),
+            found["body"],
+            page.count("\n", 0, found.start()) + 1,
+            found.start("body"),
+            found.end("body"),
+        )
+        for found in FENCE.finditer(page)
+    ]
+
+
+ALL = examples()
+SPECS = [x for x in ALL if x.words[:1] in (("yaml",), ("tilth",)) and "fragment" not in x.words]
+FRAGMENTS = [x for x in ALL if "fragment" in x.words]
+
+
+def results():
+    """Each result block with the example that it belongs to."""
+    pairs = []
+    for place, block in enumerate(ALL):
+        if block.words[:1] == ("text",) and block.words[1:]:
+            owner = next(x for x in reversed(ALL[:place]) if x.words[0] != "text")
+            pairs.append((owner, block))
+    return pairs
+
+
+def spec_of(example):
+    """The text of a whole spec, and the file name that messages give it."""
+    if example.words[0] == "tilth":
+        rows = [f"  {row}" if row else "" for row in example.text.splitlines()]
+        return HEAD + "\n".join(rows) + "\n", "example.yaml"
+    if "section" in example.words:
+        return SMALL + "  output y\n" + example.text, "example.yaml"
+    name = re.search(r"^name: *(\S+)", example.text, re.MULTILINE)
+    return example.text, f"{name[1]}.yaml"
+
+
+def models(example):
+    """The elaborated models of all variants, the default one first."""
+    text, file = spec_of(example)
+    reporter = Reporter({})
+    envelope = read_envelope(text, file, reporter)
+    reporter.raise_if_failed()
+    default = envelope.default_variant
+    others = [variant for variant in envelope.variants if variant != default]
+    find = resolver(reporter)
+    return [elaborate(envelope, reporter, v, resolver=find) for v in (default, *others)]
+
+
+def answer(example, kind):
+    """What a result block must say."""
+    if kind == "message":
+        with pytest.raises(SpecError) as caught:
+            models(example)
+        return f"{caught.value}\n"
+    graph = models(example)[0].graph
+    if kind == "weights":
+        nodes = [node for _, node in graph.of_op("param")]
+        return "".join(f"{n.attrs['path']} {shape_text(n.type.shape)}\n" for n in nodes)
+    if kind == "outputs":
+        return "".join(f"{name} : {graph.type_of(value)}\n" for name, value in graph.outputs)
+    found = interpret(graph, {}, precision="f64")
+    return "".join(f"{name} = {listed(value)}\n" for name, value in found.items())
+
+
+def listed(value):
+    """Numbers to four digits, as a list of lists."""
+    whole = value.dtype.kind in "iub"
+    return value.tolist() if whole else (np.round(value.astype(float), 4) + 0.0).tolist()
+
+
+def test_every_fence_is_known():
+    first = {block.words[0] for block in ALL}
+    assert first <= {"yaml", "tilth", "text"}
+    kinds = {block.words[1] for _, block in results()}
+    assert kinds <= set(RESULTS)
+    assert len(SPECS) >= 60
+    failing = {x.line for x in SPECS if x.fails}
+    shown = {owner.line for owner, block in results() if block.words[1] == "message"}
+    assert failing == shown
+
+
+@pytest.mark.parametrize("example", SPECS, ids=str)
+def test_example_elaborates(example):
+    if example.fails is None:
+        assert models(example)
+        return
+    with pytest.raises(SpecError) as caught:
+        models(example)
+    assert {diagnostic.code for diagnostic in caught.value.diagnostics} == {example.fails}
+
+
+@pytest.mark.parametrize(("example", "block"), results(), ids=str)
+def test_result(example, block):
+    found = answer(example, block.words[1])
+    if UPDATE and found != block.text:
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(page.replace(block.text, found, 1), encoding="utf-8")
+    assert found == block.text
+
+
+@pytest.mark.parametrize("example", [x for x in SPECS if not x.fails], ids=str)
+def test_example_is_in_the_one_style(example):
+    if example.words[0] == "tilth":
+        assert format_model(example.text) == example.text
+    else:
+        assert format_spec(example.text, "page") == example.text
+
+
+@pytest.mark.parametrize("example", FRAGMENTS, ids=str)
+def test_fragment_parses(example):
+    for row in example.text.splitlines():
+        reporter = Reporter({"page": row})
+        assert parse_formula(row, 0, len(row), "page", reporter) is not None, row
+        reporter.raise_if_failed()
+
+
+def test_links_inside_the_page():
+    page = PAGE.read_text(encoding="utf-8")
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", page), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
+
+
+def test_table_of_ops_is_up_to_date():
+    if UPDATE:
+        OPS.write_text(ops_page(), encoding="utf-8")
+    assert OPS.read_text(encoding="utf-8") == ops_page()
