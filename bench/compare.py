@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ..compiler.cost import cost
-from .engines import ENGINES
-from .peak import gflops
+from .engines import ENGINES, PEAK
+from .peak import flops_of_call
 from .problem import Chosen, Problem, relative_error, write_problem
 from .runner import Schedule, Spread, fastest, measure, paired_ratio, spread
 from .station import EngineFault, Start, Station
@@ -63,14 +64,14 @@ class Row:
             "warm_s": _rounded(self.warm_s),
             "max_rel_err": _rounded(self.max_rel_err),
             "ratio_to_best_peer": _rounded(ratio and ratio.median),
-            "quartiles_ms": None if ms is None else [_rounded(ms.low), _rounded(ms.high)],
-            "ratio_quartiles": None if ratio is None else [_rounded(ratio.low), _rounded(ratio.high)],
+            "quartiles_ms": _ends(ms),
+            "ratio_quartiles": _ends(ratio),
             "peak_share": _rounded(self.peak_share),
             "rounds": self.rounds,
             "setting": self.setting,
             "note": self.note,
             "profile_ms": {name: _rounded(ms) for name, ms in self.profile},
-        }  # fmt: skip
+        }
 
 
 def compare(
@@ -110,10 +111,14 @@ def _measured(
     with ExitStack() as stack:
         stations: dict[str, Station] = {}
         started = [_started(problem, row, schedule, stack, stations) for row in rows]
-        peak = gflops(rows[0].threads)
-        taken = measure({name: station.turn for name, station in stations.items()}, schedule)
         profiles = {n: s.profile() for n, s in stations.items()} if profile else {}
-    return [_timed(row, taken, own, flops, peak, profiles) for row in started]
+        threads = rows[0].threads
+        stations[PEAK] = stack.enter_context(Station(problem, PEAK, "", threads))
+        taken = measure({name: station.turn for name, station in stations.items()}, schedule)
+    peak = taken.pop(PEAK)
+    most = [flops_of_call(threads) / seconds for seconds in peak]
+    filled = [_timed(row, taken, own, profiles) for row in started]
+    return filled if flops is None else [_shared(row, taken, flops, most) for row in filled]
 
 
 def _started(
@@ -165,33 +170,41 @@ def _best_setting(problem: Problem, row: Row, schedule: Schedule) -> str:
 
 
 def _timed(
-    row: Row, taken: Mapping[str, list[float]], own: str, flops: int | None, peak: float,
+    row: Row,
+    taken: Mapping[str, list[float]],
+    own: str,
     profiles: Mapping[str, list[tuple[str, float]]],
-) -> Row:  # fmt: skip
+) -> Row:
+    """The row with its times, and on our own the ratio to the fastest peer."""
     if row.engine not in taken:
         return row
     seconds = taken[row.engine]
-    typical = spread(seconds)
-    share = None if flops is None else flops / typical.median / 1e9 / peak
     others = [name for name in taken if name != own]
     ratio = None
     if row.engine == own and others:
-        best = min(others, key=lambda name: spread(taken[name]).median)
+        best = min(others, key=lambda name: median(taken[name]))
         ratio = paired_ratio(seconds, taken[best])
-    return replace(
-        row,
-        ms=typical.scaled(1e3),
-        rounds=len(seconds),
-        peak_share=share,
-        ratio=ratio,
-        profile=tuple(profiles.get(row.engine, ())),
-    )
+    profile = tuple(profiles.get(row.engine, ()))
+    ms = spread(seconds).scaled(1e3)
+    return replace(row, ms=ms, rounds=len(seconds), ratio=ratio, profile=profile)
+
+
+def _shared(row: Row, taken: Mapping[str, list[float]], flops: int, most: Sequence[float]) -> Row:
+    """The row with its share of what the machine could do in the same rounds."""
+    if row.engine not in taken:
+        return row
+    pairs = zip(taken[row.engine], most, strict=True)
+    return replace(row, peak_share=median(flops / seconds / peak for seconds, peak in pairs))
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tilth-bench-") as name:
         yield Path(name)
+
+
+def _ends(values: Spread | None) -> list[float | None] | None:
+    return None if values is None else [_rounded(values.low), _rounded(values.high)]
 
 
 def _rounded(value: float | None) -> float | None:

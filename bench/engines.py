@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiler.interpret import interpret
-from . import peers, torch_net
+from . import peak, peers, torch_net
 from .problem import Arrays, Problem
 
 Call = Callable[[], Arrays]
@@ -53,6 +53,9 @@ def prepare_reference(problem: Problem, threads: int, setting: str) -> Call:
     return call
 
 
+PEAK = "peak"
+"""The engine that only multiplies and adds; what the others reach is a share of it."""
+
 OWN = ("reference",)
 """Engines of ours, the one that is measured by default first."""
 
@@ -61,6 +64,7 @@ PEERS = ("onnxruntime", "openvino", "torch")
 ENGINES = {
     engine.name: engine
     for engine in (
+        Engine("peak", peak.prepare_peak),
         Engine("reference", prepare_reference),
         Engine(
             "onnxruntime",

@@ -1,11 +1,11 @@
 """The machine's multiply-add peak: the register tile that our dense kernels use, on data in cache.
 
-Its rate is what no engine can exceed without doing less arithmetic.
+It takes turns with the engines, so that each is compared with what the machine could do just then.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ..runtime.kernel_cache import kernel
 from ..runtime.kernels import tile
 from ..runtime.simd import lanes
 from ..runtime.walker import walk
+from .problem import Arrays, Problem
 
 TILES = {16: (14, 2), 8: (6, 1), 4: (6, 1)}
 """Pixels and blocks that fill the registers, by vector width."""
@@ -20,32 +21,38 @@ TILES = {16: (14, 2), 8: (6, 1), 4: (6, 1)}
 LENGTH = 128
 """Channels of the tile: its operands stay in the first-level cache."""
 
+REPEATS = 1000
+TASKS = 4
+"""Tasks a thread: a thread that is late leaves some to the others."""
+
 WORDS = ["x", "w", "y", "repeats", "length"]
 COUNTER_WORDS = 16
 
 
-def gflops(threads: int, seconds: float = 0.2) -> float:
-    """Floating-point operations a second, in 10^9, on ``threads`` threads: the best of several."""
+def flops_of_call(threads: int) -> int:
+    """Floating-point operations of one call on so many threads."""
+    pixels, blocks = TILES[lanes()]
+    return 2 * pixels * blocks * tile.BLOCK * LENGTH * REPEATS * TASKS * threads
+
+
+def prepare_peak(problem: Problem, threads: int, setting: str) -> Callable[[], Arrays]:
+    """A call that does nothing but multiply and add; it has no outputs."""
     width = lanes()
     pixels, blocks = TILES[width]
     made = kernel(f"peak_{pixels}x{blocks}_w{width}", _source(pixels, blocks, width))
-    tasks = 4 * threads
+    tasks = TASKS * threads
     x = np.full(pixels * LENGTH, 0.5, np.float32)
     w = np.full(LENGTH * blocks * tile.BLOCK, 0.25, np.float32)
     y = np.zeros(tasks * pixels * blocks * tile.BLOCK, np.float32)
-    flops = 2 * pixels * blocks * tile.BLOCK * LENGTH * tasks
 
-    def run(repeats: int) -> float:
+    def call() -> Arrays:
         addresses = (x.ctypes.data, w.ctypes.data, y.ctypes.data)
-        rows = np.array([made.address, tasks, *addresses, repeats, LENGTH], np.int64)
+        rows = np.array([made.address, tasks, *addresses, REPEATS, LENGTH], np.int64)
         starts, counters = np.zeros(1, np.int64), np.zeros(COUNTER_WORDS, np.int64)
-        begin = time.perf_counter()
         walk(rows, starts, counters, threads)
-        return time.perf_counter() - begin
+        return {}
 
-    run(1)
-    repeats = max(1, int(seconds / 8 / (run(50) / 50)))
-    return max(flops * repeats / run(repeats) for _ in range(8)) / 1e9
+    return call
 
 
 def _source(pixels: int, blocks: int, width: int) -> str:

@@ -18,6 +18,7 @@ from ..compiler.interpret import interpret
 from ..compiler.ir.graph import Graph
 from ..compiler.ops.base import OpError
 from ..program import Program, load
+from ..proof import sizes_at
 
 Arrays = dict[str, np.ndarray]
 
@@ -136,12 +137,15 @@ def bench_inputs(graph: Graph, seed: int) -> Arrays:
     return made
 
 
-def nominal_sizes(program: Program, batch: int, given: Mapping[str, int]) -> dict[str, int]:
+def nominal_sizes(
+    program: Program, batch: int, shapes: Mapping[str, int | tuple[int | str, ...]]
+) -> dict[str, int]:
     """A value for every open size: given ones, the spec's, then common ones; ``N`` is the batch."""
     envelope = program.model.envelope
     names = [program.variant, envelope.name if program.variant == envelope.default_variant else ""]
     facts = next((envelope.expect[n] for n in names if n in envelope.expect), None)
     stated = {n: size for n, size in (facts.at if facts else {}).items() if isinstance(size, int)}
+    given = sizes_at(program.graph, shapes)
     known: dict[str, int] = {**NOMINAL, **stated, **given, "N": batch}
     return {name: size for name, size in known.items() if name in program.graph.symbols}
 
@@ -153,7 +157,7 @@ def relative_error(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndar
         array = np.asarray(found[name], np.float64)
         if array.shape != reference.shape or not np.isfinite(array).all():
             return float("inf")
-        scale = max(float(np.abs(reference).max(initial=0)), np.finfo(np.float32).tiny)
+        scale = max(float(np.abs(reference).max(initial=0)), float(np.finfo(np.float32).tiny))
         worst = max(worst, float(np.abs(array - reference).max(initial=0)) / scale)
     return worst
 

@@ -33,14 +33,23 @@ class Start:
 
 
 class Station:
-    """One engine in a process of its own; use as a context manager."""
+    """One engine in a process of its own; use as a context manager.
+
+    ``cache`` is where it keeps compiled kernels, instead of the user's folder.
+    """
 
     def __init__(
-        self, problem: Problem, engine: str, setting: str, threads: int, cache: Path
+        self,
+        problem: Problem,
+        engine: str,
+        setting: str,
+        threads: int,
+        cache: Path | None = None,
     ) -> None:
         self._outputs = problem.folder / f"outputs-{engine}.safetensors"
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-        environment |= {"TILTH_CACHE": str(cache), "NUMBA_CACHE_DIR": str(cache / "numba")}
+        if cache is not None:
+            environment |= {"TILTH_CACHE": str(cache), "NUMBA_CACHE_DIR": str(cache / "numba")}
         job = {
             "engine": engine,
             "setting": setting,

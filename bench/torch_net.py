@@ -14,6 +14,7 @@ import numpy as np
 
 from ..compiler.ir.graph import Graph, Value
 from ..compiler.ir.types import Attrs
+from ..compiler.ops.base import OPS
 from ..compiler.ops.leaves import LEAVES
 from .problem import Arrays, Problem
 from .torch_rules import RULES
@@ -71,7 +72,8 @@ def steps_of(graph: Graph, weights: Arrays) -> tuple[list[Step], dict[Value, np.
         if node.op in LEAVES:
             continue
         if node.op == "fill":
-            arrays[Value(index)] = np.full(node.type.shape, node.attrs["value"], np.float32)
+            reference: Any = OPS["fill"].reference
+            arrays[Value(index)] = reference(**node.attrs)
             continue
         if node.op not in RULES:
             raise NotImplementedError(f"{node.op} has no form in PyTorch here")
@@ -90,8 +92,9 @@ def _folded(
     conv = steps.get(step.operands[0].node)
     if conv is None or conv.op != "conv" or len(graph.users(step.operands[0].node)) != 1:
         return step
-    mean, var, *learned = (arrays[v].astype(np.float64) for v in step.operands[1:])
-    weight, bias = learned or (np.ones_like(mean), np.zeros_like(mean))
+    vectors = [arrays[v].astype(np.float64) for v in step.operands[1:]]
+    mean, var = vectors[:2]
+    weight, bias = vectors[2:] if vectors[2:] else (np.ones_like(mean), np.zeros_like(mean))
     scale = weight / np.sqrt(var + float(step.attrs["eps"]))  # type: ignore[arg-type]
     kernel = arrays[conv.operands[1]]
     before = arrays[conv.operands[2]] if len(conv.operands) > 2 else 0.0

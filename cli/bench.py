@@ -12,7 +12,6 @@ from ..bench.problem import Chosen, nominal_sizes
 from ..bench.results import save_results
 from ..bench.runner import Schedule, Spread
 from ..program import located_faults, machine
-from ..proof import sizes_at
 from .console import Failure, note, reason, say_json, say_table
 from .options import add_model_options, load_chosen, positive
 
@@ -74,8 +73,7 @@ def _bench(
     label = program.variant or program.name
     found: list[Row] = []
     with located_faults(program.sources):
-        given = sizes_at(program.graph, dict(args.shape))
-        sizes = nominal_sizes(program, batch, given)
+        sizes = nominal_sizes(program, batch, dict(args.shape))
         chosen = Chosen(model, args.variant, tuple(args.set), sizes)
         schedule = Schedule(rounds=args.rounds, seconds=args.seconds)
         parts = (chosen, label, peers, args.engine, threads, schedule, note, args.profile)

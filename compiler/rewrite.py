@@ -259,14 +259,19 @@ class Rewriter:
 
 
 def within_loops(rewriter: Rewriter, action: Callable[[Rewriter], None]) -> None:
-    """Do ``action`` to the region of every loop; what the loop captures counts as steady."""
+    """Do ``action`` to the region of every loop."""
     for index in rewriter.of_op(*LOOPS):
-        node = rewriter.node(index)
-        region = node.regions[0].copy()
-        inner = Rewriter(region, captures(node))
-        action(inner)
-        if inner.changed:
-            rewriter.set_region(index, region)
+        within_loop(rewriter, index, action)
+
+
+def within_loop(rewriter: Rewriter, index: int, action: Callable[[Rewriter], None]) -> None:
+    """Do ``action`` to the region of a loop; what the loop captures counts as steady."""
+    node = rewriter.node(index)
+    region = node.regions[0].copy()
+    inner = Rewriter(region, captures(node))
+    action(inner)
+    if inner.changed:
+        rewriter.set_region(index, region)
 
 
 def captures(loop: Node) -> list[int]:

@@ -59,9 +59,7 @@ def _fix(e: Emitter, site: Site) -> str:
     site.refuse("a loop there cannot fail when it does not converge", "use `iterate`")
 
 
-def _body(
-    e: Emitter, site: Site, inputs: Sequence[tuple[str, TensorType]]
-) -> tuple[Body, Emitter]:
+def _body(e: Emitter, site: Site, inputs: Sequence[tuple[str, TensorType]]) -> tuple[Body, Emitter]:
     body = Body(f"%{next(e.fresh)}/", list(inputs))
     return body, Emitter(body, e.arrays, e.fresh)
 

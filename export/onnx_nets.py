@@ -66,9 +66,7 @@ def _layer_norm(e: Emitter, site: Site) -> str:
     learned = list(site.x[1:])
     if not learned:
         learned = [e.full(site.known(site.kind.shape[-axes:]), 1, site.kind.dtype)]
-    return e.call(
-        "LayerNormalization", site.x[0], *learned, axis=-axes, epsilon=site.attrs["eps"]
-    )
+    return e.call("LayerNormalization", site.x[0], *learned, axis=-axes, epsilon=site.attrs["eps"])
 
 
 @rule("instance_norm")
@@ -294,7 +292,7 @@ def _resize(e: Emitter, site: Site) -> str:
         how["coordinate_transformation_mode"] = "align_corners" if corners else "half_pixel"
     scale = site.attrs["scale"] or _whole_factors(site)
     if scale is not None:
-        return e.call("Resize", site.x[0], "", e.array(np.float32([1, 1, *scale])), **how)
+        return e.call("Resize", site.x[0], "", e.array(np.array([1, 1, *scale], np.float32)), **how)
     spatial = list(range(2, site.kind.rank))
     sizes = e.ints(site.known(site.attrs["size"]))
     return e.call("Resize", site.x[0], "", "", sizes, axes=spatial, **how)

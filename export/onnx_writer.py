@@ -122,7 +122,7 @@ def _graph(body: Body, tensors: list[Any]) -> Any:
 def _node(call: Call, place: int) -> Any:
     from onnx import helper
 
-    attrs = {
+    attrs: dict[str, Any] = {
         name: _graph(value, []) if isinstance(value, Body) else value
         for name, value in call.attrs.items()
         if not (isinstance(value, list) and not value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
@@ -173,18 +174,40 @@ class Module:
             alone = self._in_flight == 1
         frame = self._take(self.threads or 1)
         try:
-            bases = np.array(
-                [0, address(self._packed), address(frame.arena), address(frame.scratch),
-                 *(a.ctypes.data for a in (*arrays, *results))], np.int64,
-            )  # fmt: skip
-            np.add(self._flat, bases[self._bases], out=frame.rows)
-            frame.counters[:] = 0
+            self._fill(frame, [*arrays, *results])
             walk(frame.rows, self._starts, frame.counters, (self.threads or 1) if alone else 1)
         finally:
             with self._lock:
                 self._in_flight -= 1
                 self._pool.append(frame)
         return {port.name: a for port, a in zip(self.plan.outputs, results, strict=True)}
+
+    def profile(self, inputs: Mapping[str, Any], rounds: int = 20) -> list[tuple[str, str, float]]:
+        """``(label, kernel, seconds)`` of each row: medians, rows walked one at a time."""
+        from .walker import walk
+
+        arrays = [self._input(port, inputs) for port in self.plan.inputs]
+        results = [np.empty(port.shape, port.dtype) for port in self.plan.outputs]
+        frame = self._take(self.threads or 1)
+        self._fill(frame, [*arrays, *results])
+        times = np.zeros((rounds, len(self._starts)))
+        for turn in range(rounds):
+            for place in range(len(self._starts)):
+                frame.counters[:16] = 0
+                start = perf_counter()
+                walk(frame.rows, self._starts[place : place + 1], frame.counters, self.threads or 1)
+                times[turn, place] = perf_counter() - start
+        self._pool.append(frame)
+        medians = np.min(times, axis=0)
+        rows = zip(self.plan.rows, medians, strict=True)
+        return [(row.step.label, row.kernel.name, float(seconds)) for row, seconds in rows]
+
+    def _fill(self, frame: _Frame, arrays: list[np.ndarray]) -> None:
+        """The addresses of one call in its rows."""
+        bases = [0, address(self._packed), address(frame.arena), address(frame.scratch)]
+        bases += [address(array) for array in arrays]
+        np.add(self._flat, np.array(bases, np.int64)[self._bases], out=frame.rows)
+        frame.counters[:] = 0
 
     def _input(self, port: Port, inputs: Mapping[str, Any]) -> np.ndarray:
         if port.name not in inputs:
@@ -213,3 +236,4 @@ def aligned(size: int) -> np.ndarray:
 def address(array: np.ndarray) -> int:
     """The address of an array's first byte."""
     return array.ctypes.data
+

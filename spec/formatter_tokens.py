@@ -39,6 +39,7 @@ class Stream:
     blocks: set[int] = field(default_factory=set)  # opening braces that enclose statements
     opener: list[int] = field(default_factory=list)  # the innermost open bracket, -1 where none is
     depth: list[int] = field(default_factory=list)  # how many brackets are open
+    owner: list[int] = field(default_factory=list)  # the first token of each token's statement
     breaks: dict[int, int | None] = field(default_factory=dict)
     """Tokens that start a row within a statement; the column of the author's row, where known."""
     expanded: set[int] = field(default_factory=set)  # blocks with one statement a row
@@ -124,12 +125,19 @@ def _measure(stream: Stream, text: str, start: int) -> None:
 
 def _pair_brackets(stream: Stream) -> None:
     stack: list[int] = []
+    owners = [0]  # of the open statements, the innermost last
     for i, token in enumerate(stream.tokens):
         if token.type in ("RPAR", "RSQB", "RBRACE"):
             opener = stack.pop()
             stream.partner[i], stream.partner[opener] = opener, i
+            if opener in stream.blocks:
+                owners.pop()
         if stack and stack[-1] == i - 1 and stack[-1] in stream.blocks:
             stream.statements.add(i)
+            owners.append(i)
+        elif i in stream.statements:
+            owners[-1] = i
+        stream.owner.append(owners[-1])
         stream.opener.append(stack[-1] if stack else -1)
         stream.depth.append(len(stack))
         if token.type in ("LPAR", "LSQB", "LBRACE"):
@@ -224,13 +232,11 @@ def _surroundings(node: object, child: object, inside: bool) -> tuple[bool, bool
         case s.Subscript(base=base):
             return (inside, False, False) if child is base else (True, True, True)
         case s.Call(function=function):
-            return (inside, False, False) if child is function else (True, True, False)
-        case s.Argument():
+            return (inside, False, False) if child is function else (True, False, False)
+        case s.Argument() | s.Parameter():
             return True, True, False
-        case s.Target() | s.TypeExpr():
+        case s.Target() | s.TypeExpr() | s.Interval():
             return True, True, True
-        case s.Interval():
-            return True, False, True
         case s.Reduction(body=body):
             return (inside, False, False) if child is body else (True, False, False)
         case s.Group() | s.Tuple() | s.List() | s.Comprehension():

@@ -60,7 +60,8 @@ These tables are made from the ones that the compiler itself reads (`spec/refere
 of the language are in [language.md](language.md).
 
 A layer is called with its settings, by position or by name. A setting with `=` has that default;
-`auto` means that the size or place is worked out from the input. *On* counts the tensors it takes;
+`auto` means that it is worked out from the input, and `a|b` that it is one of these words, the
+first by default. *On* counts the tensors it takes;
 a dagger (†) marks layers with weights. *In equations* says what the layer does where an equation
 over indices uses it: `each element` broadcasts, `each` is applied once per index value, and `-`
 cannot stand there."""
@@ -114,9 +115,9 @@ def _layer_row(layer: Layer) -> Sequence[str]:
 
 
 def _setting(setting: Setting) -> str:
-    if setting.default is REQUIRED:
-        return setting.name
     choices = "|".join(setting.choices)
+    if setting.default is REQUIRED:
+        return f"{setting.name}: {choices}" if choices else setting.name
     default = choices if choices and setting.default == setting.choices[0] else None
     return f"{setting.name}={default or _default(setting.default)}"
 
@@ -176,7 +177,7 @@ def _functions() -> Iterable[str]:
 
 def _distributions() -> Iterable[str]:
     yield "\n## Distributions\n"
-    yield "`choice(0.8: a, 0.2: b)` and `truncate(d, first, end)` are described with the language.\n"
+    yield "`choice(0.8: a, 0.2: b)` and `truncate(d, first, end)` stand in the language's page.\n"
     rows = [_distribution_row(row) for row in DISTRIBUTIONS.values()]
     yield from table(("distribution", "parameters", "values", "smooth samples"), rows)
 

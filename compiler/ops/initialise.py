@@ -239,5 +239,4 @@ def _need_positive(name: str, what: str, number: float, zero: bool = False) -> N
 
 def _suggest(name: str) -> str:
     close = get_close_matches(name, RULES, 1)
-    known = "known are " + ", ".join(RULES)
-    return f"did you mean {close[0]}? {known}" if close else known
+    return f"did you mean {close[0]}?" if close else "known are " + ", ".join(RULES)

@@ -73,7 +73,8 @@ def need_divisible(op: str, what: str, size: DimLike, by: DimLike) -> None:
 def need_range(op: str, name: str, value: Any, ok: bool, expected: str) -> None:
     """Refuse a setting unless ``ok`` (E408)."""
     if not ok:
-        raise OpError("E408", f"{op}: {name} is {value}, expected {expected}")
+        shown = list(value) if isinstance(value, tuple) else value
+        raise OpError("E408", f"{op}: {name} is {shown}, expected {expected}")
 
 
 def need_whole(op: str, name: str, value: Any, least: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..ir.dims import DimLike, compare, product
+from ..ir.dims import Dim, DimLike, compare, product
 from ..ir.graph import Value
 from ..ir.types import shape_text
 from .base import OPS, REQUIRED, Builder, Layer, OpError, Setting, define_layer, layer_of
@@ -39,6 +39,10 @@ def _reshape(builder: Builder, tensors: Sequence[Value], shape: Sequence[DimLike
 
 
 def _whole_quotient(total: DimLike, others: DimLike, found: str, wanted: str) -> DimLike:
+    if isinstance(total, Dim) and isinstance(others, Dim):
+        (left, *more), (right, *others_more) = total.terms, others.terms
+        if not more and not others_more and left[0] == right[0]:
+            total, others = left[1], right[1]  # the same symbols on both sides cancel
     rest = total % others
     if isinstance(rest, int) and rest:
         raise OpError("E108", f"reshape: {found} does not divide to fill {wanted}")

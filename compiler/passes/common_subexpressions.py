@@ -20,7 +20,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.types import AttrValue
 from ..ops.control import LOOPS
 from ..options import Options
-from ..rewrite import COMMUTATIVE, Rewriter, n_carry, within_loops
+from ..rewrite import COMMUTATIVE, Rewriter, n_carry, n_xs, within_loop
 
 _APART = ("input", "site", "factor", "query", "grad")
 """Ops that stand for themselves: two equal statements of a model are two statements."""
@@ -31,15 +31,14 @@ def common_subexpressions(rewriter: Rewriter, options: Options) -> None:
 
     Random ops merge too: equal keys and paths draw equal numbers.
     """
-    within_loops(rewriter, lambda inner: common_subexpressions(inner, options))
-    for index in rewriter.of_op(*LOOPS):
-        _merge_reads(rewriter, index)
     seen: dict[Hashable, int] = {}
     for index in rewriter.all():
-        node = rewriter.node(index)
-        if node.op in _APART:
+        if rewriter.node(index).op in LOOPS:
+            _merge_reads(rewriter, index)
+            within_loop(rewriter, index, lambda inner: common_subexpressions(inner, options))
+        if rewriter.node(index).op in _APART:
             continue
-        first = seen.setdefault(_key(node, rewriter.operands(index)), index)
+        first = seen.setdefault(_key(rewriter.node(index), rewriter.operands(index)), index)
         if first != index:
             rewriter.replace_node(index, first)
             rewriter.sweep(index)
@@ -51,7 +50,7 @@ def _merge_reads(rewriter: Rewriter, index: int) -> None:
     region = node.regions[0].copy()
     first: dict[tuple[Value, bool], int] = {}
     merged = False
-    stacked = n_carry(node) + int(node.attrs.get("n_xs", 0))  # type: ignore[arg-type]
+    stacked = n_carry(node) + n_xs(node)
     for place, value in enumerate(rewriter.operands(index)):
         if place < n_carry(node):
             continue

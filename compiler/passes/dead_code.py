@@ -60,8 +60,9 @@ def _trim(rewriter: Rewriter, index: int) -> None:
         first = n_carry(node)
         attrs["n_xs"] = sum(1 for place in inputs if first <= place < first + n_xs(node))
     made = rewriter.emit(node.op, [operands[i] for i in inputs], attrs, index, (region,))
-    for place, old in enumerate(o for o in outputs if o < len(node.types)):
-        rewriter.replace(Value(index, old), Value(made.node, place))
+    for place, old in enumerate(outputs):
+        if old in used:
+            rewriter.replace(Value(index, old), Value(made.node, place))
 
 
 def _needed(node: Node, used: Collection[int]) -> tuple[list[int], list[int]]:

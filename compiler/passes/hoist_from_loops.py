@@ -40,7 +40,7 @@ def hoist_from_loops(rewriter: Rewriter, options: Options) -> None:
     within_loops(rewriter, lambda inner: hoist_from_loops(inner, options))
     for index in rewriter.of_op(*LOOPS):
         if not options.precise:
-            index = _with_sums_regrouped(rewriter, index)
+            index = _with_sums_apart(rewriter, index)
         index = _without_invariants(rewriter, index)
         if rewriter.node(index).op == "scan":
             _without_row_work(rewriter, index)
@@ -202,19 +202,51 @@ def _read_rows(
 # ---------------------------------------------------------------- sums
 
 
-def _with_sums_regrouped(rewriter: Rewriter, index: int) -> int:
-    """The loop with ``(a_t + h) + b`` written ``(a_t + b) + h`` where h alone waits for a carry."""
+def _with_sums_apart(rewriter: Rewriter, index: int) -> int:
+    """The loop with what waits for a carry apart from what does not.
+
+    ``(a_t + h) + b`` becomes ``(a_t + b) + h``, and ``W [x_t, h]`` becomes ``W1 x_t + W2 h``.
+    """
     node = rewriter.node(index)
     region = node.regions[0].copy()
     inner = Rewriter(region, captures(node))
-    waiting = _dependants(inner, region.inputs[: n_carry(node)])
-    inner.changed = False
+    carried = region.inputs[: n_carry(node)]
+    waiting = _dependants(inner, carried)
+    for i in inner.of_op("linear"):
+        _part_columns(inner, i, waiting)
+    waiting = _dependants(inner, carried)
     for i in inner.of_op("add"):
         if i in inner.graph and _is_top_of_sum(inner, i):
             _regroup(inner, i, waiting)
     if not inner.changed:
         return index
     return replace_loop(rewriter, index, region, rewriter.operands(index), n_xs(node))
+
+
+def _part_columns(inner: Rewriter, index: int, waiting: set[int]) -> None:
+    """A product of joined vectors as a sum of two products: what is early, and what waits."""
+    x, weight, *bias = inner.operands(index)
+    joined, axis = inner.node(x.node), inner.type_of(x).rank - 1
+    if joined.op != "concat" or joined.attrs["axis"] != axis:
+        return
+    parts = inner.operands(x.node)
+    early = [not inner.steady(v) and v.node not in waiting for v in parts]
+    if not any(early) or all(early):
+        return
+    sizes = tuple(inner.type_of(v).shape[axis] for v in parts)
+    columns = inner.emit("split", (weight,), {"axis": 1, "sizes": sizes}).node
+    products = []
+    for wanted in (True, False):
+        places = [place for place, is_early in enumerate(early) if is_early == wanted]
+        source = _joined(inner, [parts[place] for place in places], axis)
+        matrix = _joined(inner, [Value(columns, place) for place in places], 1)
+        last = bias if wanted else ()
+        products.append(inner.emit("linear", (source, matrix, *last), like=index))
+    inner.replace(Value(index), inner.emit("add", products, like=index))
+
+
+def _joined(inner: Rewriter, parts: Sequence[Value], axis: int) -> Value:
+    return parts[0] if len(parts) == 1 else inner.emit("concat", parts, {"axis": axis})
 
 
 def _dependants(inner: Rewriter, roots: Sequence[int]) -> set[int]:

@@ -82,12 +82,14 @@ def _contraction(rewriter: Rewriter, index: int, place: int) -> _Product | None:
     own = [c for c in output if c in inputs[place] and c not in inputs[1 - place]]
     if not own or len(set(inputs[place])) != len(inputs[place]):
         return None
-    axis = inputs[place].index(own[0])
+    # The letter that the result ends with, if any, leaves parts that lie side by side.
+    letter = own[-1]
+    axis = inputs[place].index(letter)
     shape = rewriter.type_of(operands[place]).shape
     rest = (*shape[:axis], *shape[axis + 1 :])
     attrs = (node.attrs["semiring"], node.attrs["spec"])
     key = ("contract", operands[1 - place], place, rest, attrs, node.type.dtype)
-    return _Product(index, key, axis, output.index(own[0]), shape[axis], place)
+    return _Product(index, key, axis, output.index(letter), shape[axis], place)
 
 
 # ---------------------------------------------------------------- merging

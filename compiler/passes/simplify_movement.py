@@ -52,6 +52,26 @@ def _first_operand(m: Match) -> Value:
     return m.rewriter.operands(m.root)[0]
 
 
+def _inner_concats(m: Match) -> list[Value]:
+    """Operands of a concat that are concats along the same axis and read only here."""
+    rw, axis = m.rewriter, m.rewriter.node(m.root).attrs["axis"]
+    return [
+        value
+        for value in rw.operands(m.root)
+        if rw.node(value.node).op == "concat"
+        and rw.node(value.node).attrs["axis"] == axis
+        and rw.only_reader(value) is not None
+    ]
+
+
+def _flat_concat(m: Match) -> Value:
+    rw, inner = m.rewriter, set(_inner_concats(m))
+    parts: list[Value] = []
+    for value in rw.operands(m.root):
+        parts += rw.operands(value.node) if value in inner else (value,)
+    return rw.emit("concat", parts, rw.node(m.root).attrs, like=m.root)
+
+
 def _undoes_split(m: Match) -> bool:
     rw = m.rewriter
     parts = rw.operands(m.root)
@@ -295,6 +315,12 @@ MOVEMENT = (
     ),
     # One part is the whole; all parts of a split joined again are its source.
     Rule("concat of one", Apply(("concat", "split"), None), _first_operand, _single),
+    Rule(
+        "concat of concat",
+        Apply(("concat",), None),
+        _flat_concat,
+        lambda m: bool(_inner_concats(m)),
+    ),
     Rule("concat of a split", Apply(("concat",), None), _split_source, _undoes_split),
     # split(x)_i + split(y)_i = split(x + y)_i
     Rule("sum of splits", op("add", Wild("a"), Wild("b")), _split_of_sum, _adds_splits),

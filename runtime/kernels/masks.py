@@ -270,3 +270,90 @@ def store_first(typingctx: Any, address: Any, vector: Any, few: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, vector, types.int64), codegen
+
+
+@intrinsic
+def lanes_below(typingctx: Any, like: Any, few: Any) -> Any:
+    """The mask of the first ``few`` lanes of vectors of the type of ``like``."""
+    if not isinstance(like, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return first_lanes(builder, like.count, args[1])
+
+    return MaskType(like.count)(like, types.int64), codegen
+
+
+@intrinsic
+def lane_numbers(typingctx: Any, like: Any) -> Any:
+    """0, 1, 2, ... along the lanes, as floats of the type of ``like``."""
+    if not isinstance(like, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(args[0].type, [float(i) for i in range(like.count)])
+
+    return like(like), codegen
+
+
+@intrinsic
+def lane_count(typingctx: Any, vector: Any) -> Any:
+    """How many lanes a vector has, known when the kernel is compiled."""
+    if not isinstance(vector, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(ir.IntType(64), vector.count)
+
+    return types.int64(vector), codegen
+
+
+def _crossing(distance: int) -> Any:
+    """The vector with lanes ``i`` and ``i ^ distance`` exchanged; itself when it is too short."""
+
+    @intrinsic
+    def cross(typingctx: Any, vector: Any) -> Any:
+        if not isinstance(vector, VectorType):
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            if distance >= vector.count:
+                return args[0]
+            places = [i ^ distance for i in range(vector.count)]
+            order = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), places)
+            return builder.shuffle_vector(args[0], args[0], order)
+
+        return vector(vector), codegen
+
+    return cross
+
+
+cross1, cross2, cross4, cross8 = (_crossing(distance) for distance in (1, 2, 4, 8))
+
+
+@intrinsic
+def first_lane(typingctx: Any, vector: Any) -> Any:
+    """The scalar in lane 0."""
+    if not isinstance(vector, VectorType):
+        return None
+    scalar = types.float32 if vector.bits == 32 else types.float64
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.extract_element(args[0], ir.Constant(ir.IntType(32), 0))
+
+    return scalar(vector), codegen
+
+
+@intrinsic
+def store_whole(typingctx: Any, address: Any, vector: Any, few: Any) -> Any:
+    """Write the first ``few`` lanes, whole numbers, as int32."""
+    if not isinstance(vector, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(32), vector.count)
+        value = builder.fptosi(args[1], kind)
+        _masked_store(builder, args[0], value, f"v{vector.count}i32", 4, args[2])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, vector, types.int64), codegen

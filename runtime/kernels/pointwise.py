@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from . import indices
 from .elements import (
     SCALAR_BOOL,
     SCALAR_FLOAT,
@@ -332,8 +333,7 @@ def _walk(kernel: PointwiseKernel, body: list[str]) -> list[str]:
         "    piece = first % chunks",
         "    index = first // chunks",
     ]
-    for d in reversed(range(depth)):
-        rows += [f"    i{d} = index % n{d}", f"    index //= n{d}"]
+    rows += indices.split(depth)
     rows += [
         "    for _ in range(first, last):",
         "        start = piece * chunk",
@@ -344,22 +344,14 @@ def _walk(kernel: PointwiseKernel, body: list[str]) -> list[str]:
             "full": f" + start * {SIZES[argument.dtype]}",
             "strided": f" + start * a{place}_step",
         }
-        rows.append(f"        p{place} = a{place}_at" + _outer(f"a{place}", depth)
+        rows.append(f"        p{place} = a{place}_at" + indices.offset(f"a{place}", depth)
                     + move.get(argument.access, ""))  # fmt: skip
     for place, name in enumerate(e.outputs):
-        rows.append(f"        q{place} = y{place}_at" + _outer(f"y{place}", depth)
+        rows.append(f"        q{place} = y{place}_at" + indices.offset(f"y{place}", depth)
                     + f" + start * {SIZES[e.dtype(name)]}")  # fmt: skip
     rows += ["        " + line for line in body]
     rows += ["        piece += 1", "        if piece == chunks:", "            piece = 0"]
-    pad = "            "
-    for d in reversed(range(depth)):
-        rows += [f"{pad}i{d} += 1", f"{pad}if i{d} == n{d}:", f"{pad}    i{d} = 0"]
-        pad += "    "
-    return rows
-
-
-def _outer(name: str, depth: int) -> str:
-    return "".join(f" + i{d} * {name}_s{d}" for d in range(depth))
+    return rows + indices.advance(depth, 12)
 
 
 # ---------------------------------------------------------------- on vectors

@@ -261,7 +261,8 @@ def member(node: s.Member, env: Env) -> Any:
 
     base = evaluate(node.base, env)
     if not isinstance(base, SpecBlock):
-        fail("E308", "`.` reaches into a spec named under `use:`", node.span, describe(base))
+        hint = f"layers are applied with `>>`: `x >> {node.name}`" if node.name in LAYERS else None
+        fail("E308", "`.` reaches into a spec named under `use:`", node.span, describe(base), hint)
     found = base.scope.entries.get(node.name)
     if found is None or found.kind != "def":
         definitions = [e.name for e in base.scope.entries.values() if e.kind == "def"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compiler.ir.dims import Dim, DimLike, symbol
 from ...compiler.ir.types import DTYPES, Span, TensorType
+from ...compiler.ops import LAYERS
 from .. import syntax as s
 from ..diagnostics import nearest
 from .builder import join
@@ -16,7 +17,7 @@ from .domains import domain_of
 from .elaborator import looks_like_size
 from .environment import Env
 from .errors import fail
-from .expressions import constant_of, evaluate, whole
+from .expressions import constant_of, evaluate, unknown_name, whole
 from .layers import rule_of
 from .values import Record, Tensor, describe, is_number
 
@@ -98,12 +99,23 @@ def dims_of(nodes: Sequence[Any], scope: Scope) -> tuple[DimLike, ...]:
     return tuple(_dim(node, scope) for node in nodes)
 
 
+def _is_given(scope: Scope, name: str) -> bool:
+    """Whether a name that no statement defines has a meaning in a size all the same."""
+    from .calls import BUILTINS
+
+    bound = scope.find_bound(name) is not None or name in scope.elab.symbols
+    return bound or name == "_" or name in BUILTINS or name in LAYERS
+
+
 def _dim(node: Any, scope: Scope) -> DimLike:
     env: Env = scope.env
     sizes = {}
     for inner in s.walk(node):
         if isinstance(inner, s.Name):
             found = scope.find(inner.id)
+            if found is None and not _is_given(scope, inner.id):
+                unknown_name(inner.id, env, inner.span, "a symbolic size begins with a capital "
+                             "letter; a fixed one stands under `options:`")  # fmt: skip
             if found is not None and found[1].kind == "index":
                 sizes[inner.id] = found[0].force(found[1], inner.span).size
             elif found is not None and found[1].kind == "equation":

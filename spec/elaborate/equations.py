@@ -342,6 +342,11 @@ def _right_side(row: s.Equation, env: Env) -> Any:
     value = evaluate_value(row.value, env)
     if row.clause is not None and row.clause.condition is not None:
         condition = evaluate_value(row.clause.condition, env)
+        if isinstance(condition, Tensor):
+            t.need_condition(condition, row.clause.condition.span)
+        elif not isinstance(condition, (bool, Unknown)):
+            fail("E404", "a condition is needed after `if`", row.clause.condition.span,
+                 describe(condition))  # fmt: skip
         value = t.elementwise(env, "where", [condition, value, 0.0], row.span)
     if is_block(value):
         fail("E405", "an equation over indices needs a tensor", row.value.span, describe(value))
@@ -456,6 +461,9 @@ def join_pieces(env: Env, name: str, pieces: Sequence[Piece]) -> Tensor:
                 _uneven(name, start, low, piece.span, [p.span for p in ordered])
         parts.append(piece.value)
         start = low + piece.size[axis]
+    if not parts:
+        fail("E509", f"the equations of `{name}` define no value", ordered[0].span,
+             "their ranges are empty or lie before 0")  # fmt: skip
     parts = t.promote(env, parts, ordered[0].span)
     if len(parts) == 1:
         return parts[0]

@@ -128,7 +128,7 @@ def scope_symbol(name: str, env: Env) -> Any:
     return env.elab.resolve(Dim((((name,), 1),)))
 
 
-def unknown_name(name: str, env: Env, span: Span) -> Any:
+def unknown_name(name: str, env: Env, span: Span, way_out: str | None = None) -> Any:
     """E301 with the nearest name; what a broken statement may define is passed over."""
     from .calls import BUILTINS
 
@@ -137,8 +137,8 @@ def unknown_name(name: str, env: Env, span: Span) -> Any:
     _outside_reducer(name, env, span)
     candidates = [*env.bound, *env.scope.visible(), *LAYERS, *BUILTINS, *DISTRIBUTIONS, "id"]
     close = nearest(name, [c for c in candidates if c != name])
-    hint = f"did you mean `{close}`?" if close else None
-    if close is None and looks_like_size(name) and name[0].isupper():
+    hint = f"did you mean `{close}`?" if close else way_out
+    if hint is None and looks_like_size(name) and name[0].isupper():
         hint = f"if `{name}` is a size, give it under `options:` or use it in a shape"
     fail("E301", f"unknown name `{name}`", span, hint=hint)
 
@@ -342,6 +342,8 @@ _CONSTANT_OPS: dict[str, Callable[[Any, Any], Any]] = {
 def _constant_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> Any:
     if isinstance(left, (list, tuple)) or isinstance(right, (list, tuple)):
         return _list_binary(op, left, right, env, span)
+    if op == "++":
+        fail("E404", "`++` joins tensors or lists", span, f"{describe(left)}, {describe(right)}")
     if op in ("and", "or"):
         if isinstance(left, bool) and isinstance(right, bool):
             return (left and right) if op == "and" else (left or right)
@@ -531,9 +533,7 @@ def _conditional(node: s.Conditional, env: Env) -> Any:
         return _first_known(node, env)
     if not isinstance(condition, Tensor):
         fail("E404", "a condition is needed after `if`", node.condition.span, describe(condition))
-    if condition.dtype != "bool":
-        fail("E104", "a condition must be true or false", node.condition.span,
-             str(condition.type), "compare it: `x != 0`")  # fmt: skip
+    t.need_condition(condition, node.condition.span)
     opposite = t.elementwise(env, "not", [condition], node.condition.span)
     yes = evaluate_value(node.yes, _guarded(env, condition, node.condition.span))
     no = evaluate_value(node.no, _guarded(env, opposite, node.condition.span))

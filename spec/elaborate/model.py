@@ -223,8 +223,8 @@ def _run(elab: Elaborator, scope: Scope, envelope: Envelope) -> None:
     for statement in scope.statements:
         if isinstance(statement, (s.Input, s.State)):
             names = statement.names if isinstance(statement, s.Input) else (statement.name,)
-            for name in names:
-                _quiet(lambda name=name: scope.force(scope.entries[name]), elab)
+            for entry in (scope.entries[name] for name in names if name in scope.entries):
+                _quiet(lambda entry=entry: scope.force(entry), elab)
     scope.force_all()
     _quiet(lambda: emit_outputs(scope, envelope), elab)
 
@@ -235,7 +235,7 @@ def _quiet(run: Callable[[], Any], elab: Elaborator) -> None:
         run()
     except ElaborationError as fault:
         elab.report(fault.diagnostic)
-    except (Poisoned, KeyError):
+    except Poisoned:
         return
 
 

@@ -294,6 +294,13 @@ def latent_index(base: RandomVariable, node: s.Subscript, items: Sequence[Any], 
     return LabelIndex(env.latent[key])
 
 
+def need_finite(name: str, env: Env, span: Span) -> None:
+    """E605 unless a variable counts: only then can it be an index."""
+    if env.latent is not None and support_of(name, env, span).size is None:
+        fail("E605", f"`{name}` is continuous and cannot be an index", span,
+             hint="only `categorical`, `bernoulli` and `labels` count")  # fmt: skip
+
+
 def scalar_value(base: RandomVariable, env: Env, span: Span) -> Any:
     """A latent variable without an index, used as a number."""
     if env.latent is None:
@@ -451,8 +458,13 @@ def _condition(clause: s.ForClause | None, env: Env) -> list[tuple[Tensor, tuple
     if clause is None or clause.condition is None:
         return []
     value = evaluate_value(clause.condition, env)
-    if not isinstance(value, Tensor):
+    if value is True:
         return []
+    if value is False:
+        value = t.constant(env, value, "bool", clause.condition.span)
+    if not isinstance(value, Tensor):
+        fail("E404", "a condition is needed after `if`", clause.condition.span, describe(value))
+    t.need_condition(value, clause.condition.span)
     return [(value, value.labels)]
 
 

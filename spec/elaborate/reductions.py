@@ -38,6 +38,7 @@ def reduction(node: s.Reduction, env: Env) -> Any:
         if isinstance(condition, bool):
             condition = t.constant(inner, condition, "bool", node.condition.span)
         if isinstance(condition, Tensor):
+            t.need_condition(condition, node.condition.span)
             masks.append(condition)
         elif not isinstance(condition, Unknown):
             fail("E404", "a condition is needed after `if`", node.condition.span,

@@ -121,6 +121,9 @@ def recurrences(equations: dict[str, list[s.Equation]]) -> dict[str, tuple[str, 
     for component in nx.strongly_connected_components(graph):
         first = next(iter(component))
         if len(component) > 1 or graph.has_edge(first, first):
-            group = tuple(name for name in names if name in component)
+            # What is defined together with a name of the cycle is computed with it.
+            rows = [row for name in component for row in equations[name]]
+            members = component | {target.name for row in rows for target in row.targets}
+            group = tuple(name for name in names if name in members)
             cycles |= dict.fromkeys(group, group)
     return cycles

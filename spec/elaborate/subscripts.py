@@ -79,7 +79,8 @@ def index_value(base: Any, items: Sequence[Any], env: Env, span: Span, name: str
         picked = _pick(base, items, env, span, name, places)
         if picked is not _NOT_PICKED:
             return picked
-        base = t.as_tensor(env, base, span)
+        # Constants belong to the whole model's graph: loops inside loops all read them.
+        base = t.as_tensor(replace(env, builder=env.builder.root), base, span)
     if not isinstance(base, Tensor):
         fail("E405", "only tensors and lists are indexed", span, describe(base))
     return index_tensor(base, items, env, span, name, places)
@@ -239,6 +240,10 @@ class _Indexing:
         elif isinstance(item, ScanIndex):
             self._step(item)
         else:
+            if isinstance(item, RandomVariable):
+                from .random_variables import need_finite
+
+                need_finite(item.name, env, self.place)
             value = value_of(item, env, self.span)
             if isinstance(value, Tensor):
                 self._gather(value)

@@ -225,6 +225,13 @@ def finish_labels(env: Env, tensor: Tensor, order: Sequence[Axis], span: Span) -
 # ---------------------------------------------------------------- element-wise
 
 
+def need_condition(tensor: Tensor, span: Span) -> None:
+    """E104 unless a tensor holds truth values."""
+    if tensor.dtype != "bool":
+        fail("E104", "a condition must be true or false", span, str(tensor.type),
+             "compare it: `x != 0`")  # fmt: skip
+
+
 def elementwise(env: Env, op: str, operands: Sequence[Any], span: Span,
                 sides: Sides | None = None, **attrs: Any) -> Any:  # fmt: skip
     """An element-wise op with alignment, promotion and shape messages."""
@@ -277,8 +284,8 @@ def _branch_hint(left: Tensor, right: Tensor, sides: Sides) -> str | None:
     strides = {_stride(a, b) for a, b in zip(short.rest[2:], target.rest[2:], strict=True)}
     if strides == {1}:
         return f"project the shortcut: conv({channels}, 1)"
-    if len(strides) == 1 and None not in strides:
-        return f"project the shortcut: conv({channels}, 1, stride={strides.pop()})"
+    if strides == {2}:
+        return f"project the shortcut: conv({channels}, 1, stride=2)"
     return "bring both to the same spatial size (stride, pool or upsample)"
 
 

@@ -1,6 +1,8 @@
 """The formatter keeps trees and comments, is idempotent, and gives the page's look."""
 
+import itertools
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -239,7 +241,10 @@ INFIX = {
     ">>", "+", "-", "++", "*", "/", "@", "%", "^", "|", "..", "==", "!=", "<", "<=", ">", ">=",
     "and", "or", "as", "in",
 }  # fmt: skip
-BREAKS = ["\n", "\n\n\n", "  # a\n", " # b (\n\n", "\n  # c {\n", '\n#d\n\n   # e = "\n', "\t\n  "]
+BREAKS = [
+    "\n", "\n\n\n", "  # a\n", " # b (\n\n", "\n  # c {\n", '\n#d\n\n   # e = "\n', "\t\n  ",
+    "\n ", "\n   ", "\n       ", "\n     # f\n     ", "\n \t  ", " " * 2, " " * 3, " \t ",
+]  # fmt: skip
 
 
 def gaps(text):
@@ -282,6 +287,44 @@ def test_comments_and_breaks_are_kept(trees, data):
     assert sorted(comments(styled)) == sorted(comments(messy))
     assert format_model(styled) == styled
     assert not re.search(r"[ \t]\n|\n\n\n|\A\n|\n\n\Z", styled)
+    check_runs(styled)
+
+
+@quick
+@given(st.lists(statements(1), min_size=2, max_size=4), st.data())
+def test_spaces_line_tokens_up_or_vanish(trees, data):
+    lines = "".join(map(render, trees)).splitlines()
+    for _ in range(data.draw(st.integers(1, 5))):
+        row = data.draw(st.integers(0, len(lines) - 2))
+        above, below = (data.draw(st.sampled_from(words(lines[k]))) for k in (row, row + 1))
+        wanted = max(above.start(), below.start()) + data.draw(st.integers(0, 1))
+        for k, word in ((row, above), (row + 1, below)):
+            start = word.start()
+            lines[k] = lines[k][:start] + " " * (wanted - start) + lines[k][start:]
+    messy = "\n".join(lines)
+    styled = format_model(messy)
+    assert parse(styled) == tuple(trees)
+    assert format_model(styled) == styled
+    check_runs(styled)
+
+
+WORD = r'"[^"]*"|\d+(?:\.\d+)?(?:e[+-]?\d+)?|[\w.\']+\{?|>>|\+\+|[<>=!]=|[^\s\w]'
+
+
+def words(line):
+    """The tokens of a line, more or less; a reducer's brace must touch it and is no word."""
+    return list(re.finditer(WORD, line))
+
+
+def check_runs(styled):
+    """Two spaces or more stand only before a token that another row has in the same column."""
+    rows = [words(re.sub(r'("[^"]*")|#.*', r"\1", line)) for line in styled.splitlines()]
+    for k, row in enumerate(rows):
+        others = [word for other in rows[:k] + rows[k + 1 :] for word in other]
+        edges = {word.start() for word in others}, {word.end() for word in others}
+        for before, word in itertools.pairwise(row):
+            if word.start() - before.end() >= 2:
+                assert word.start() in edges[0] or word.end() in edges[1]
 
 
 def comments(text):
@@ -294,10 +337,10 @@ def comments(text):
 SAME = [
     "y = x >> conv(4*w, 3, stride=2) as conv1 >> bn\n",
     "y = a * b + 2 * c\n",
-    "y = f(2*c, c/2, r * c, n - 1, -1, 2^l, 4 * 2^l, 3 * f(x), 2 * a * b)\n",
+    "y = f(2*c, c/2, r*c, n - 1, -1, 2^l, 4 * 2^l, 3 * f(x), 2 * a * b)\n",
     "h[t] = x[t-1, 2*t + 1, :, (h, d)] - h[T-1]\n",
     "x[k+1] = x[k]\n",
-    "param W : real[4*H, K+1, heads, dim / heads]\n",
+    "param W : real[4*H, K+1, heads, dim/heads]\n",
     "y[i] = sum{k in 0..n+1 if ok[k]} -A[i, k]^2 for i, j in 1..T-1, (t, c) in rows if i < j\n",
     "loss = -mean(log(1 - sigmoid(x))) - -y\n",
     "s' ~ choice(0.8: move(s, a), 0.1: s)\n",
@@ -318,6 +361,29 @@ SAME = [
     "a = 1  # one\nbcd = 2  # two\n",
     "# head\n\ny = 1\n# tail\n",
     "",
+    "y = x != 4*c and 2 * c / d > 1\n",
+    "y = f(3, 2*x[i], x[i] / 2, x[i] * y[j], c * d + 1, (c * d), k=c*d)\n",
+    "index i : 0..H*W\n",
+    "y = -logp(z = label) + g(z=label)\n",
+    # indentation of continuation rows
+    "y = f(a,\n      b)\n",
+    "y =\n     a >> b\n  >> c\n",
+    "y = chain([\n     a\n  >> b\n  for k in 0..5])\n",
+    "def k(i) = a * b\n         + c\n         # why\n         + d\n",
+    "fix {\n  x = y\n    + z\n}\n",
+    "y = g >> (fn(a) {\n  c = a\n      + 1\n  output c\n})\n     >> h\n",
+    # brackets with a space inside
+    "y =\n    ( a >> b\n   >> c\n    + d\n    ) >> relu\n",
+    "y = a\n  + ( b\n   >> c )\n",
+    "y = ( ( (a >> b) as c\n     ++ d\n      ) >> e\n   >> f\n    )\n",
+    # columns
+    "V[s]    = a\nQ[s, a] = b\n",
+    "x ~ f(a)         for t in 1..T\ny ~ g(a, b, c)   for t in 0..T\n",
+    "input y  : f32[T, D]\nparam pi : simplex[K]\n",
+    "y ~ f(a)       for t in 1..T\nfactor y\nfactor f(a, t) for t in 0..T\n",
+    "y = x\n    >> stage(64,  depths[0], 1)\n    >> stage(128, depths[1], 2)\n",
+    "y = x\n    # 1x1  3x3\n    >> f( 64,   9)\n    >> pool\n    >> f(128,  17)\n",
+    "m = [[ 1, -1],\n     [-1,  1]]\n",
 ]
 
 
@@ -352,12 +418,47 @@ def test_style_is_a_fixed_point(text):
         ("def f(a)={\n\ty = a\n\toutput y }", "def f(a) = {\n  y = a\n  output y\n}\n"),
         ("y = g >> (fn(a, b) {\n c = a\n output c }) >> h",
          "y = g >> (fn(a, b) {\n  c = a\n  output c\n}) >> h\n"),
+        # indentation: of a statement, too little, of a comment, behind a moved operator
+        ("def f {\n      y = a\n           + b\n    }", "def f {\n  y = a\n       + b\n}\n"),
+        ("y =\n   (a\n + b\n   ) >> c", "y =\n    (a\n  + b\n    ) >> c\n"),
+        ("y = (a\n+ b\n      + c)", "y = (a\n    + b\n      + c)\n"),
+        ("y = a\n # 1\n   # 2\n   + b", "y = a\n    # 1\n   # 2\n   + b\n"),
+        ("y = a +\n      b", "y = a\n      + b\n"),
+        ("y = a\n\t   + b", "y = a\n    + b\n"),
+        # brackets: of calls, on one row, without a partner
+        ("y = f( a,\n   b )", "y = f(a,\n   b)\n"),
+        ("y = ( a >> b )", "y = (a >> b)\n"),
+        ("y = (a\n  + b ) >> c", "y = (a\n  + b) >> c\n"),
+        ("y = (   a\n  + b )", "y = ( a\n  + b )\n"),
+        # columns: next to nothing, missed, in another bracket, over a blank line, drifting
+        ("a   = 1\nbc = 2", "a = 1\nbc = 2\n"),
+        ("y = f(a,  b)\nz = ghi + b", "y = f(a, b)\nz = ghi + b\n"),
+        ("a   = 1\n\nbcd = 2", "a = 1\n\nbcd = 2\n"),
+        ("x ~ f(a,b)    for t in T\ny ~ g(a, b, c) for t in T",
+         "x ~ f(a, b)   for t in T\ny ~ g(a, b, c) for t in T\n"),
+        ("a\t  = 1\nbcd = 2", "a = 1\nbcd = 2\n"),
     ],
     ids=repr,
 )  # fmt: skip
 def test_style(text, styled):
     assert format_model(text) == styled
     assert format_model(styled) == styled
+
+
+ZOO = Path(__file__).parents[2] / "zoo_specs"
+PAGE = ["blocks_resnet", "chance_hidden_markov", "chance_dense_crf", "decide_gridworld"]
+
+
+@pytest.mark.parametrize("path", sorted(ZOO.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_spec_of_the_zoo_is_in_the_style(path):
+    text = path.read_text(encoding="utf-8")
+    assert format_spec(text, path.name) == text
+
+
+@pytest.mark.parametrize("name", PAGE)
+def test_long_examples_of_the_page_are_in_the_style(name):
+    text = (Path(__file__).parent / "corpus" / f"{name}.tilth").read_text(encoding="utf-8")
+    assert format_model(text) == text
 
 
 def test_a_long_chain_is_broken_before_each_element():

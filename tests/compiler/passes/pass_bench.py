@@ -17,7 +17,10 @@ from tilth.compiler.ops import infer
 from tilth.compiler.ops.control import region_result_types
 from tilth.compiler.options import Options
 from tilth.compiler.pipeline import Pass, Transform, run
-from tilth.program import load
+from tilth.spec.diagnostics import Reporter
+from tilth.spec.elaborate import elaborate
+from tilth.spec.envelope import load_envelope
+from tilth.zoo import find
 
 
 class Sketch:
@@ -204,9 +207,19 @@ def from_spec(tmp_path: Path, model: str, sizes: Mapping[str, int] | None = None
     head = "tilth: 1\nname: small\ntitle: A small model\nsource: none\nmodel: |\n"
     path = tmp_path / "small.yaml"
     path.write_text(head + lines + "\n")
-    return in_f64(load(path).graph.bind(sizes or {}))
+    return in_f64(_elaborated(path, None).bind(sizes or {}))
 
 
 def from_zoo(name: str, **sizes: int) -> Graph:
-    """A zoo spec's graph in float64 at the given sizes."""
-    return in_f64(load(name).graph.bind(sizes))
+    """A zoo spec's graph in float64 at the given sizes; ``name`` is a spec or a variant."""
+    found = find(name)
+    assert found is not None
+    return in_f64(_elaborated(found[0].path, found[1]).bind(sizes))
+
+
+def _elaborated(path: Path, variant: str | None) -> Graph:
+    reporter = Reporter()
+    envelope = load_envelope(path, reporter)
+    reporter.raise_if_failed()
+    assert envelope is not None
+    return elaborate(envelope, reporter, variant).graph

@@ -1,0 +1,27 @@
+"""Source text for outer indices: divided out of a task's first number, then counted on."""
+
+from __future__ import annotations
+
+
+def split(depth: int, number: str = "index", indent: int = 4) -> list[str]:
+    """Statements that take ``i0 .. i{depth-1}`` (sizes ``n0 ..``) out of a flat ``number``."""
+    pad = " " * indent
+    rows = []
+    for d in reversed(range(depth)):
+        rows += [f"{pad}i{d} = {number} % n{d}", f"{pad}{number} //= n{d}"]
+    return rows
+
+
+def advance(depth: int, indent: int) -> list[str]:
+    """Statements that go on to the next index, the last one fastest."""
+    rows = []
+    pad = " " * indent
+    for d in reversed(range(depth)):
+        rows += [f"{pad}i{d} += 1", f"{pad}if i{d} == n{d}:", f"{pad}    i{d} = 0"]
+        pad += "    "
+    return rows
+
+
+def offset(name: str, depth: int) -> str:
+    """The byte offset of an array with strides ``{name}_s0 ..``, to be added to an address."""
+    return "".join(f" + i{d} * {name}_s{d}" for d in range(depth))
