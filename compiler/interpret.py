@@ -132,6 +132,10 @@ def _check_sizes(graph: Graph, given: Sequence[tuple], sizes: Mapping[str, int])
             raise OpError("E805", f"the size {fault.args[0]} has no value") from fault
         if left != right:
             message = f"{constraint.left} is {left} but {constraint.right} is {right}"
+            if isinstance(constraint.left, int):
+                message = f"{constraint.right} is {right}, not {left}"
+            elif isinstance(constraint.right, int):
+                message = f"{constraint.left} is {left}, not {right}"
             raise OpError("E802", f"{message}: {constraint.why}{_place(constraint.span)}")
 
 

@@ -21,6 +21,7 @@ from .passes.hoist_from_loops import hoist_from_loops
 from .passes.merge_channel_shuffles import merge_channel_shuffles
 from .passes.merge_sibling_contractions import merge_sibling_contractions
 from .passes.simplify import simplify
+from .passes.sink_into_concat import sink_into_concat
 from .rewrite import Rewriter
 
 Transform = Callable[[Rewriter, Options], None]
@@ -48,6 +49,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("share_folded", common_subexpressions, "scales, shifts and index tables repeat"),
     Pass("dead_code", dead_code, "fusion asks who reads a value; the dead must not answer"),
     Pass("fuse_prologue", fuse_prologue, "norms that could not fold, before they join a group"),
+    Pass("sink_into_concat", sink_into_concat, "an epilogue then takes what follows a join"),
     Pass("fuse_epilogue", fuse_epilogue, "convolutions take what follows before groups do"),
     Pass("fuse_elementwise", fuse_elementwise, "last: all that is left between the large ops"),
 )

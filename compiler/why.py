@@ -17,19 +17,19 @@ def why(graph: Graph, a: str | int, b: str | int, options: Options | None = None
     """
     first, second = find(graph, a), find(graph, b)
     outcome = run(graph, options)
-    ways = [_way(outcome, index) for index in (first, second)]
+    ends = [_end(outcome, index) for index in (first, second)]
     names = [_label(graph, index) for index in (first, second)]
-    if ways[0][-1] == ways[1][-1] and ways[0][-1] in outcome.graph:
-        merged = outcome.graph.node(ways[0][-1])
-        return f"{names[0]} and {names[1]} are one node: {merged.op}"
-    for way, name in zip(ways, names, strict=True):
-        if way[-1] not in outcome.graph:
+    for end, name in zip(ends, names, strict=True):
+        if end not in outcome.graph:
             return f"{name} is no longer there: nothing needs what it computed"
+    if ends[0] == ends[1]:
+        merged = outcome.graph.node(ends[0])
+        return f"{names[0]} and {names[1]} are one node: {merged.op}"
     for x, y in ((0, 1), (1, 0)):
-        for pair, reason in outcome.refusals.items():
-            if pair[0] in ways[x] and pair[1] in ways[y]:
+        for (producer, consumer), reason in outcome.refusals.items():
+            if [_end(outcome, producer), _end(outcome, consumer)] == [ends[x], ends[y]]:
                 return f"{names[x]} and {names[y]} stay apart: {reason}"
-    return _unrelated(outcome, ways, names)
+    return _unrelated(outcome.graph, ends, names)
 
 
 def find(graph: Graph, which: str | int) -> int:
@@ -53,12 +53,13 @@ def find(graph: Graph, which: str | int) -> int:
     return named[-1]
 
 
-def _way(outcome: Outcome, index: int) -> list[int]:
-    """A node and all that took its place, in turn."""
-    way = [index]
-    while way[-1] in outcome.became and outcome.became[way[-1]] not in way:
-        way.append(outcome.became[way[-1]])
-    return way
+def _end(outcome: Outcome, index: int) -> int:
+    """The node that in the end stands for a node."""
+    seen = {index}
+    while (after := outcome.became.get(index, index)) not in seen:
+        index = after
+        seen.add(index)
+    return index
 
 
 def _label(graph: Graph, index: int) -> str:
@@ -66,12 +67,9 @@ def _label(graph: Graph, index: int) -> str:
     return f"{node.op} {node.name}".strip() if node.name else f"{node.op} %{index}"
 
 
-def _unrelated(outcome: Outcome, ways: list[list[int]], names: list[str]) -> str:
-    graph = outcome.graph
-    a, b = ways[0][-1], ways[1][-1]
-    ops = [graph.node(index).op for index in (a, b)]
+def _unrelated(graph: Graph, ends: list[int], names: list[str]) -> str:
     for x, y in ((0, 1), (1, 0)):
-        source, reader = (a, b)[x], (a, b)[y]
-        if any(user == reader for user, _, _ in graph.users(source)):
-            return f"{names[x]} and {names[y]} stay apart: no pass fuses {ops[x]} into {ops[y]}"
+        if any(user == ends[y] for user, _, _ in graph.users(ends[x])):
+            ops = [graph.node(ends[place]).op for place in (x, y)]
+            return f"{names[x]} and {names[y]} stay apart: no pass fuses {ops[0]} into {ops[1]}"
     return f"{names[0]} and {names[1]} stay apart: neither reads what the other computes"

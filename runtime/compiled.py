@@ -45,8 +45,11 @@ def io(index: int, offset: int = 0) -> Address:
 
 
 def row(kernel: KernelSpec, tasks: int, label: str, **words: Any) -> Row:
-    """One kernel call; words that are not named are 0."""
-    names = importlib.import_module(type(kernel).__module__).WORDS
+    """One kernel call; named words that are missing are 0, or all in order as ``words=[...]``."""
+    if "words" in words:
+        return Row(kernel, Step(kernel.name, tasks, tuple(words["words"]), label))
+    module = importlib.import_module(type(kernel).__module__)
+    names = getattr(module, "ROWS", {}).get(type(kernel).__name__, module.WORDS)
     unknown = set(words) - set(names)
     if unknown:
         raise RuntimeFault("E804", f"{kernel.name} has no words {sorted(unknown)}",

@@ -15,7 +15,19 @@ from ..compiler.ops.initialise import RULES
 from .calls import Family, signature
 from .diagnostics import CODES
 from .elaborate.calls import BUILTINS
+from .envelope import KEYS
+from .kinds import Key
 from .section_calls import AUGMENTATIONS, CLIPS, EXPLORATION, OPTIMIZERS, SCHEDULES
+from .sections import (
+    CHECKPOINT_KEYS,
+    EARLY_STOP_KEYS,
+    LEARN_KEYS,
+    OBJECTIVE_KEYS,
+    SOLVE_KEYS,
+    TRAIN_KEYS,
+    VALIDATION_KEYS,
+)
+from .sections_data import DATA_KEYS
 
 FAMILIES = {
     "conv": "Convolutions and linear layers",
@@ -78,6 +90,7 @@ def _page() -> Iterable[str]:
     yield from _functions()
     yield from _distributions()
     yield from _initialisers()
+    yield from _keys()
     yield from _section_calls()
     yield from _codes()
 
@@ -207,6 +220,26 @@ def _initialisers() -> Iterable[str]:
 
 
 # ---------------------------------------------------------------- sections and messages
+
+SECTIONS: Mapping[str, Sequence[Key]] = {
+    "The file": KEYS,
+    "train": TRAIN_KEYS,
+    "An item of train.objectives": OBJECTIVE_KEYS,
+    "train.validate": VALIDATION_KEYS,
+    "train.early_stop": EARLY_STOP_KEYS,
+    "train.checkpoint": CHECKPOINT_KEYS,
+    "solve": SOLVE_KEYS,
+    "learn": LEARN_KEYS,
+    "An entry of data": DATA_KEYS,
+}
+
+
+def _keys() -> Iterable[str]:
+    yield "\n## Keys of a spec file"
+    for heading, keys in SECTIONS.items():
+        yield f"\n### {heading}\n"
+        rows = [(f"`{k.name}`", k.help + "; required" * k.required, k.kind.expected) for k in keys]
+        yield from table(("key", "holds", "written as"), rows)
 
 
 def _section_calls() -> Iterable[str]:

@@ -98,6 +98,23 @@ class Lowering:
         self.stored[value] = made
         return made
 
+    def loose_blocked(self, shape: Sequence[int]) -> Blocked:
+        """Storage for a step in between that no value of the graph names."""
+        n, c, h, w = shape
+        blank = Blocked(Place(None), n, c, h, w)
+        return Blocked(Place(self.arena.new(blank.bytes)), n, c, h, w)
+
+    def flat_or_packed(self, value: Value) -> tuple[Any, str]:
+        """The word and element type of a row-major operand, from the weights if it is one."""
+        kind = self.type_of(value)
+        if value.node in self.phases:
+            size = DTYPES[kind.dtype].itemsize
+            for dim in self.shape(value):
+                size *= dim
+            text = f"np.ascontiguousarray({self.load.text(value)}, np.{DTYPES[kind.dtype]})"
+            return self.load.pack("operand", text, size), kind.dtype
+        return self.flat(value).place, kind.dtype
+
     def new_flat(self, value: Value) -> Flat:
         """Storage for a row-major result; the output's own array when it is one."""
         kind = self.type_of(value)
@@ -129,13 +146,18 @@ class Lowering:
         unknown = set(words) - set(names)
         if unknown:
             raise ValueError(f"{kernel.name} has no words {sorted(unknown)}")
+        self.emit_words(kernel, tasks, [words.get(name, 0) for name in names], label, scratch)
+
+    def emit_words(
+        self, kernel: KernelSpec, tasks: int, values: Sequence[Any], label: str, scratch: int = 0
+    ) -> None:
+        """Append a row whose words are in order already."""
         step = len(self.rows)
-        values = [words.get(name, 0) for name in names]
         for value in values:
             if isinstance(value, Place) and value.buffer is not None:
                 value.buffer.touch(step)
         self.scratch = max(self.scratch, scratch)
-        self.rows.append(PendingRow(kernel, tasks, values, label))
+        self.rows.append(PendingRow(kernel, tasks, list(values), label))
 
     # ------------------------------------------------------------ finishing
 
@@ -242,6 +264,7 @@ def rule(*ops: str) -> Callable[[LowerRule], LowerRule]:
 def load_rules() -> None:
     """Import the modules that fill the table; they import this one."""
     from . import cpu_conv as cpu_conv
+    from . import cpu_elements as cpu_elements
     from . import cpu_layout as cpu_layout
     from . import cpu_linear as cpu_linear
     from . import cpu_simple as cpu_simple

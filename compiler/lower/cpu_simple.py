@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...runtime.abi import word_of
-from ...runtime.kernels import image_depthwise, image_pool
+from ...runtime.kernels import image_depthwise, image_pool, pool
 from ..ir.graph import Node, Value
 from ..ops import OpError
 from .convolution import BLOCK
@@ -126,3 +126,24 @@ def _copy_blocks(state: Lowering, source: Blocked, out: Blocked, channel: int) -
     state.emit(kernel, source.blocks * source.images, image_pool.WORDS, words, "concat")
 
 
+
+
+@rule("adaptive_avgpool", "adaptive_maxpool")
+def lower_adaptive(state: Lowering, index: int, node: Node) -> None:
+    """Adaptive pooling; to the size it has already it is nothing."""
+    value = state.graph.operands(index)[0]
+    x = state.blocked(value)
+    _, _, rows, columns = state.shape(Value(index))
+    if (rows, columns) == (x.height, x.width):
+        state.stored[Value(index)] = x
+        return
+    out = state.new_blocked(Value(index))
+    kind = "max" if node.op == "adaptive_maxpool" else "mean"
+    kernel = pool.AdaptivePoolKernel(kind, state.target.lanes)
+    words = {
+        "x": x.place, "y": out.place, "x_image": x.plane, "x_block": x.block,
+        "y_image": out.plane, "y_block": out.block, "blocks": x.blocks, "height": x.height,
+        "width": x.width, "rows": rows, "columns": columns,
+    }  # fmt: skip
+    tasks = pool.adaptive_tasks(x.images, x.blocks, rows)
+    state.emit(kernel, tasks, pool.ADAPTIVE_WORDS, words, node.name or node.op)

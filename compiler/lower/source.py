@@ -7,10 +7,12 @@ one row a kernel call, with named words.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ...runtime.abi import Address
-from ...runtime.module import Port, Row
+from ...runtime.module import KernelSpec, Port, Row
 from .cpu import LoweredPlan
 
 FORMAT = 1
@@ -19,7 +21,6 @@ FORMAT = 1
 
 def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> str:
     """The text of the module; ``weights`` is the default weights file, relative to it."""
-    kernels = sorted({type(row.kernel) for row in plan.rows}, key=lambda k: k.__name__)
     shapes = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.inputs)
     results = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.outputs)
     parts = [
@@ -35,7 +36,7 @@ def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> st
         "",
         "from tilth.runtime import packing as pack",
         "from tilth.runtime.compiled import Plan, Port, arena, io, packed, publish, row, scratch",
-        *[f"from {k.__module__} import {k.__name__}" for k in kernels],
+        *_imports(plan),
         "",
         "",
         "def load(w):",
@@ -77,16 +78,16 @@ def _ports(ports: tuple[Port, ...]) -> str:
 
 
 def _row(row: Row) -> str:
-    kernel: Any = row.kernel
-    fields = ", ".join(repr(getattr(kernel, name)) for name in kernel.__dataclass_fields__)
-    names = words_of(kernel)
-    words = [
-        f"{name}={_word(word)}"
-        for name, word in zip(names, row.step.words, strict=True)
-        if isinstance(word, Address) or word != 0
-    ]
-    head = f"    row({type(kernel).__name__}({fields}), {row.step.tasks}, {row.step.label!r},"
-    lines = [head]
+    names = words_of(row.kernel)
+    if names is None:
+        words = [f"words=[{', '.join(_word(word) for word in row.step.words)}]"]
+    else:
+        words = [
+            f"{name}={_word(word)}"
+            for name, word in zip(names, row.step.words, strict=True)
+            if isinstance(word, Address) or word != 0
+        ]
+    lines = [f"    row({row.kernel!r}, {row.step.tasks}, {row.step.label!r},"]
     current = "       "
     for word in words:
         if len(current) + len(word) + 2 > 98:
@@ -97,9 +98,29 @@ def _row(row: Row) -> str:
     return "\n".join(lines)
 
 
-def words_of(kernel: Any) -> list[str]:
-    """Names of a kernel's words, in order."""
-    return importlib.import_module(type(kernel).__module__).WORDS
+def words_of(kernel: KernelSpec) -> Sequence[str] | None:
+    """Names of a kernel's words, in order; ``None`` for kernels whose rows differ in length."""
+    module = importlib.import_module(type(kernel).__module__)
+    return getattr(module, "ROWS", {}).get(type(kernel).__name__, getattr(module, "WORDS", None))
+
+
+def _imports(plan: LoweredPlan) -> list[str]:
+    """One line for each class that a row's kernel is written with."""
+    found: set[type] = set()
+    for row in plan.rows:
+        _classes(row.kernel, found)
+    return [f"from {k.__module__} import {k.__name__}"
+            for k in sorted(found, key=lambda k: (k.__module__, k.__name__))]  # fmt: skip
+
+
+def _classes(value: Any, found: set[type]) -> None:
+    if isinstance(value, tuple):
+        for item in value:
+            _classes(item, found)
+    elif is_dataclass(value):
+        found.add(type(value))
+        for spec in fields(value):
+            _classes(getattr(value, spec.name), found)
 
 
 def _word(word: int | Address) -> str:

@@ -69,7 +69,7 @@ def _shuffle_shape(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
     groups, size = attrs["groups"], types[0].shape[axis]
     if not isinstance(groups, int) or groups < 1:
         raise OpError("E408", f"shuffle: groups must be 1 or more, found {groups}")
-    if isinstance(size, int) and size % groups:
+    if compare(mod(size, groups), 0) is False:
         raise OpError("E108", f"shuffle: {size} channels do not divide into {groups} groups")
     return (types[0],)
 

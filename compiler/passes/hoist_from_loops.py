@@ -212,8 +212,9 @@ def _with_sums_apart(rewriter: Rewriter, index: int) -> int:
     inner = Rewriter(region, captures(node))
     carried = region.inputs[: n_carry(node)]
     waiting = _dependants(inner, carried)
+    joined: dict[tuple[Value, ...], Value] = {}
     for i in inner.of_op("linear"):
-        _part_columns(inner, i, waiting)
+        _part_columns(inner, i, waiting, joined)
     waiting = _dependants(inner, carried)
     for i in inner.of_op("add"):
         if i in inner.graph and _is_top_of_sum(inner, i):
@@ -223,11 +224,16 @@ def _with_sums_apart(rewriter: Rewriter, index: int) -> int:
     return replace_loop(rewriter, index, region, rewriter.operands(index), n_xs(node))
 
 
-def _part_columns(inner: Rewriter, index: int, waiting: set[int]) -> None:
-    """A product of joined vectors as a sum of two products: what is early, and what waits."""
+def _part_columns(
+    inner: Rewriter, index: int, waiting: set[int], joined: dict[tuple[Value, ...], Value]
+) -> None:
+    """A product of joined vectors as a sum of two products: what is early, and what waits.
+
+    ``joined`` holds the vectors that were joined anew, so that products go on to share them.
+    """
     x, weight, *bias = inner.operands(index)
-    joined, axis = inner.node(x.node), inner.type_of(x).rank - 1
-    if joined.op != "concat" or joined.attrs["axis"] != axis:
+    source, axis = inner.node(x.node), inner.type_of(x).rank - 1
+    if source.op != "concat" or source.attrs["axis"] != axis:
         return
     parts = inner.operands(x.node)
     early = [not inner.steady(v) and v.node not in waiting for v in parts]
@@ -238,10 +244,12 @@ def _part_columns(inner: Rewriter, index: int, waiting: set[int]) -> None:
     products = []
     for wanted in (True, False):
         places = [place for place, is_early in enumerate(early) if is_early == wanted]
-        source = _joined(inner, [parts[place] for place in places], axis)
+        chosen = tuple(parts[place] for place in places)
+        if chosen not in joined:
+            joined[chosen] = _joined(inner, chosen, axis)
         matrix = _joined(inner, [Value(columns, place) for place in places], 1)
         last = bias if wanted else ()
-        products.append(inner.emit("linear", (source, matrix, *last), like=index))
+        products.append(inner.emit("linear", (joined[chosen], matrix, *last), like=index))
     inner.replace(Value(index), inner.emit("add", products, like=index))
 
 

@@ -535,3 +535,7 @@ def _scalar_code(e: Expression, step: Instruction) -> str:
     names = [n if e.dtype(n) == "bool" else f"{wide}({n})" for n in step.operands]
     code = table[step.op].format(*names)
     return code if step.dtype == "bool" else _CASTS[step.dtype].format(code)
+
+
+ROWS = {"PointwiseKernel": None}
+"""Rows depend on the expression, so they have no fixed names."""

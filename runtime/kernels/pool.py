@@ -213,3 +213,7 @@ class GlobalPoolKernel:
             "                at += 64",
             "                total = maximum(load(at), total)",
         ]
+
+
+ROWS = {"AdaptivePoolKernel": ADAPTIVE_WORDS, "GlobalPoolKernel": GLOBAL_WORDS}
+"""Rows of the kernels that do not have ``WORDS``."""

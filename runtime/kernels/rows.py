@@ -469,9 +469,7 @@ _SCALAR = {
 }
 
 
-def _scalar_fold(
-    kernel: ReduceKernel, pad: str, over_run: bool, target: str = "y"
-) -> list[str]:
+def _scalar_fold(kernel: ReduceKernel, pad: str, over_run: bool, target: str = "y") -> list[str]:
     """Fold whole numbers or truth values in int64, which wraps as the element type does."""
     source, result = kernel.source_dtype, kernel.target
     read = "int64(load_u8(at) != 0)" if source == "bool" else f"int64(load_{source}(at))"

@@ -212,3 +212,26 @@ def whole_power(a, b):
         a *= a
         b >>= 1
     return result
+
+
+# ---------------------------------------------------------------- sampling
+
+
+@njit(error_model="numpy")
+def grid_position(g, size, align_corners, padding):
+    """The pixel position of a grid value; padding 0 zeros, 1 border, 2 reflection."""
+    g = float(g)
+    p = (g + 1.0) / 2.0 * (size - 1.0) if align_corners else ((g + 1.0) * size - 1.0) / 2.0
+    if padding == 0:
+        return p
+    if padding == 2:
+        low = 0.0 if align_corners else -0.5
+        span = size - 1.0 if align_corners else size * 1.0
+        if span > 0.0:
+            turned = mod(abs(p - low), 2.0 * span)
+            p = min(turned, 2.0 * span - turned) + low
+        else:
+            p = 0.0
+    # Written so that NaN passes.
+    p = 0.0 if p < 0.0 else p
+    return size - 1.0 if p > size - 1.0 else p

@@ -127,7 +127,7 @@ def apply_chain(parts: Sequence[Any], value: Any, env: Env, span: Span) -> Any:
     """Elements one after the other; each knows its position."""
     position = 0
     for element, path in _elements(parts, env, position):
-        value = _apply_element(element, value, env.at(path))
+        value = _apply_element(element, value, env.at(path), span)
     return value
 
 
@@ -170,10 +170,11 @@ def _labelled_copy(label: LabelBlock, repeat: RepeatBlock, copy: int) -> LabelBl
     return LabelBlock(repeat.body, name, False, label.env, label.span)
 
 
-def _apply_element(element: Any, value: Any, env: Env) -> Any:
+def _apply_element(element: Any, value: Any, env: Env, span: Span) -> Any:
     if isinstance(element, DefBlock):
         return apply(element, value, env, element.span)
-    return apply(element, value, env, element.span)
+    # An instance's own place is where it is defined; this is about where it is used.
+    return apply(element, value, env, span if isinstance(element, Instance) else element.span)
 
 
 def _apply_label(block: LabelBlock, value: Any, env: Env) -> Any:

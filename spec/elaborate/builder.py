@@ -18,6 +18,8 @@ from .values import Instance
 if TYPE_CHECKING:
     from .elaborator import Elaborator
 
+SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "^", "mod": "%", "concat": "++",
+         "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}  # fmt: skip
 MAX_NODES = 30_000
 MAX_TENSOR_BYTES = 1 << 40
 
@@ -109,7 +111,7 @@ class GraphBuilder:
         except OpError as fault:
             raise_located(fault, span)
         for left, right in pairs:
-            self.elab.require_equal(left, right, f"operands of {op}", span)
+            self.elab.require_equal(left, right, f"sizes in `{SIGNS.get(op, op)}`", span)
         for kind in results:
             self.elab.check_size(kind, "this result", span)
         index = self.graph.add(op, operands, attrs, results, name, span)

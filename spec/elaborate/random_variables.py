@@ -371,6 +371,7 @@ def emit_statements(scope: Scope) -> list[tuple[str, Value]]:
     """All ``~`` and ``factor`` statements of a file as nodes; their results are kept alive."""
     makers: list[Callable[[], tuple[str, Value]]] = []
     for name, rows in scope.draws.items():
+        _drawn_once(scope, name, [row for row in rows if not _is_noise(scope, row)])
         for row in rows:
             if row.targets[0].name != name or _is_noise(scope, row):
                 continue
@@ -387,7 +388,52 @@ def emit_statements(scope: Scope) -> list[tuple[str, Value]]:
             continue
     if len(found) < len(makers):
         raise Poisoned
+    # Ranges of one family may be drawn by several statements that read the same.
+    names = [name for name, _ in found]
+    return [
+        (name if name not in names[:place] else f"{name} ({names[:place].count(name) + 1})", value)
+        for place, (name, value) in enumerate(found)
+    ]
+
+
+def _drawn_once(scope: Scope, name: str, rows: Sequence[s.Draw]) -> None:
+    """E602 when two statements draw the same elements of a family."""
+    if len(rows) < 2:
+        return
+    reaches = [(_reach(scope, row, name), row) for row in rows]
+    for place, (first, earlier) in enumerate(reaches):
+        for second, row in reaches[place + 1 :]:
+            pairs = zip(first, second, strict=False)
+            if all(_below(a, d) and _below(c, b) for (a, b), (c, d) in pairs):
+                fail("E602", f"`{name}` is drawn twice", row.span,
+                     f"{_ranges(second)} here and {_ranges(first)} there",
+                     labels=[(earlier.span, "first drawn here")])  # fmt: skip
+
+
+def _reach(scope: Scope, row: s.Draw, name: str) -> list[tuple[DimLike, DimLike]]:
+    """Where each index of a drawn family begins and ends."""
+    items = list(next(x for x in row.targets if x.name == name).items or ())
+    env, axes = bind_targets(replace(scope.env, latent={}), row, items)
+    found: list[tuple[DimLike, DimLike]] = []
+    for item in items:
+        if isinstance(item, s.Tuple):
+            continue
+        key, offset = shifted_name(item, env)
+        low = offset if key is None else axes[key].low + offset
+        found.append((low, low + (1 if key is None else axes[key].size)))
     return found
+
+
+def _ranges(reach: Sequence[tuple[DimLike, DimLike]]) -> str:
+    return ", ".join(f"{low}..{high}" for low, high in reach)
+
+
+def _below(low: DimLike, high: DimLike) -> bool:
+    """Whether ``low < high`` whatever the sizes; every size is at least 1."""
+    room = high - low
+    if isinstance(room, int):
+        return room > 0
+    return all(c > 0 and all(isinstance(x, str) for x in m) for m, c in room.terms)
 
 
 def _is_noise(scope: Scope, row: s.Draw) -> bool:

@@ -106,3 +106,126 @@ CHOICE = st.tuples(st.sampled_from(KINDS), st.integers(0, 4000), st.integers(0, 
 @given(st.sampled_from(SPECS), st.lists(CHOICE, min_size=1, max_size=3))
 def test_mutants_are_refused_or_sound(path, choices):
     check(mutate(path.read_text(encoding="utf-8"), choices))
+
+
+# ---------------------------------------------------------------- generated nets
+
+
+class Net:
+    """Draws a well-formed net; labels are numbered, so that no two weights share a path."""
+
+    def __init__(self, draw):
+        self.draw = draw
+        self.labels = 0
+
+    def label(self):
+        self.labels += 1
+        return f"w{self.labels}"
+
+    def pick(self, low, high):
+        return self.draw(st.integers(low, high))
+
+    def conv(self, channels):
+        return f"conv({channels}, {2 * self.pick(0, 1) + 1}) as {self.label()}"
+
+    def piece(self, c, depth):
+        """``(text, channels)`` of a block that keeps the spatial size; text is one operand."""
+        leaves = [self.weightless, self.convolution, self.normalised]
+        nests = [self.sum, self.join, self.repeat, self.gate, self.fan, self.bracket]
+        if c % 2 == 0:
+            nests.append(self.sides)
+        kinds = leaves + (nests if depth else [])
+        return self.draw(st.sampled_from(kinds))(c, depth - 1)
+
+    def weightless(self, c, depth):
+        return self.draw(st.sampled_from(["relu", "tanh", "id", "sigmoid"])), c
+
+    def convolution(self, c, depth):
+        channels = self.pick(1, 6)
+        return self.conv(channels), channels
+
+    def normalised(self, c, depth):
+        return f"bn as {self.label()}", c
+
+    def chain(self, c, depth):
+        parts = []
+        for _ in range(self.pick(1, 3)):
+            text, c = self.piece(c, depth)
+            parts.append(text)
+        return " >> ".join(parts), c
+
+    def bracket(self, c, depth):
+        text, out = self.chain(c, depth)
+        return f"({text})", out
+
+    def sum(self, c, depth):
+        left, out = self.bracket(c, depth)
+        right, other = self.bracket(c, depth)
+        if other != out:
+            right = f"({right} >> {self.conv(out)})"
+        return f"({left} {self.draw(st.sampled_from('+-*'))} {right})", out
+
+    def join(self, c, depth):
+        (left, a), (right, b) = self.bracket(c, depth), self.bracket(c, depth)
+        return f"({left} ++ {right})", a + b
+
+    def fan(self, c, depth):
+        (left, a), (right, b) = self.bracket(c, depth), self.bracket(c, depth)
+        return f"(({left}, {right}) >> concat)", a + b
+
+    def sides(self, c, depth):
+        (left, a), (right, b) = self.bracket(c // 2, depth), self.bracket(c // 2, depth)
+        return f"(split(2) >> ({left} | {right}) >> concat)", a + b
+
+    def repeat(self, c, depth):
+        text, out = self.chain(c, depth)
+        if out != c:
+            text = f"{text} >> {self.conv(c)}"
+        return f'({text})^{self.pick(0, 3)} as "{self.label()}_{{i}}"', c
+
+    def gate(self, c, depth):
+        return f"(id * (gap >> linear({c}) as {self.label()} >> sigmoid))", c
+
+
+@st.composite
+def nets(draw):
+    """``(statements, channels, size)``: a net on images ``[N, 2, size, size]``."""
+    net, size, c = Net(draw), draw(st.sampled_from([4, 6, 8])), 2
+    statements = [f"input x0 : f32[N, 2, {size}, {size}]"]
+    count = net.pick(1, 3)
+    for number in range(count):
+        text, c = net.chain(c, 3)
+        if size % 2 == 0 and net.pick(0, 1):
+            down = f"conv({c}, 3, stride=2) as {net.label()}"
+            text = f"{text} >> {draw(st.sampled_from(['maxpool(2)', 'avgpool(2)', down]))}"
+            size //= 2
+        statements.append(f"x{number + 1} = x{number} >> {text}")
+    return [*statements, f"output y = x{count}"], c, size
+
+
+def random_weights(graph):
+    rng = np.random.default_rng(0)
+    found = {}
+    for _, node in graph.of_op("param"):
+        values = rng.standard_normal(node.type.shape).astype(np.float32)
+        # Running variances must be positive.
+        found[str(node.attrs["path"])] = np.abs(values) + 0.5 if node.type.rank == 1 else values
+    return found
+
+
+@settings(max_examples=60, derandomize=True, deadline=None,
+          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
+@given(nets())
+def test_generated_nets_have_the_shapes_that_they_run_to(case):
+    statements, channels, size = case
+    block = "".join(f"  {line}\n" for line in statements)
+    found = check(f"tilth: 1\nname: net\nmodel: |\n{block}")
+    assert not isinstance(found, SpecError), str(found)
+    graph = found.graph
+    ((name, value),) = graph.outputs
+    assert str(graph.type_of(value)) == f"f32[N, {channels}, {size}, {size}]"
+    shape = [node.type.shape for _, node in graph.of_op("input")][0]
+    image = np.random.default_rng(1).standard_normal((2, *shape[1:])).astype(np.float32)
+    result = interpret(graph, {"x0": image}, random_weights(graph))
+    assert result[name].shape == (2, channels, size, size)
+    assert not np.isnan(result[name]).any()

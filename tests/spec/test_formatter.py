@@ -382,7 +382,7 @@ SAME = [
     "input y  : f32[T, D]\nparam pi : simplex[K]\n",
     "y ~ f(a)       for t in 1..T\nfactor y\nfactor f(a, t) for t in 0..T\n",
     "y = x\n    >> stage(64,  depths[0], 1)\n    >> stage(128, depths[1], 2)\n",
-    "y = x\n    # 1x1  3x3\n    >> f( 64,   9)\n    >> pool\n    >> f(128,  17)\n",
+    "y = x\n    # 1x1  3x3\n    >> f( 64,   9)\n    >> p\n    >> f(128,  17)\n",
     "m = [[ 1, -1],\n     [-1,  1]]\n",
 ]
 
@@ -434,8 +434,8 @@ def test_style_is_a_fixed_point(text):
         ("a   = 1\nbc = 2", "a = 1\nbc = 2\n"),
         ("y = f(a,  b)\nz = ghi + b", "y = f(a, b)\nz = ghi + b\n"),
         ("a   = 1\n\nbcd = 2", "a = 1\n\nbcd = 2\n"),
-        ("x ~ f(a,b)    for t in T\ny ~ g(a, b, c) for t in T",
-         "x ~ f(a, b)   for t in T\ny ~ g(a, b, c) for t in T\n"),
+        ("x ~ f(a,b)     for t in T\ny ~ g(a, b, c) for t in T",
+         "x ~ f(a, b)    for t in T\ny ~ g(a, b, c) for t in T\n"),
         ("a\t  = 1\nbcd = 2", "a = 1\nbcd = 2\n"),
     ],
     ids=repr,

@@ -14,13 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tilth.compiler.interpret import interpret
-from tilth.compiler.ir.types import shape_text
+from tilth.compiler.ir.types import DTYPES, shape_text
+from tilth.proof import prove
+from tilth.spec import layout, parser
 from tilth.spec.diagnostics import Reporter, SpecError
-from tilth.spec.elaborate import elaborate
-from tilth.spec.envelope import read_envelope
+from tilth.spec.elaborate import builder, domains, elaborate, elaborator
+from tilth.spec.elaborate.declarations import DOMAINS
+from tilth.spec.envelope import KEYS, read_envelope
 from tilth.spec.formatter import format_model, format_spec
 from tilth.spec.parser import parse_formula
 from tilth.spec.reference import ops_page
+from tilth.spec.sections import LEARNERS, SOLVERS, TRAIN_KEYS
 from tilth.specs import resolver
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,6 +33,16 @@ OPS = DOCS / "ops.md"
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 HEAD = "tilth: 1\nname: example\nmodel: |\n"
 SMALL = "tilth: 1\nname: example\nmodel: |\n  input x : f32[N, 4]\n  y = x >> linear(2) as fc\n"
+LIMITS = {
+    "nested brackets": layout.MAX_DEPTH,
+    "depth of one expression's tree": parser.MAX_NESTING,
+    "definitions inside definitions": elaborator.MAX_DEPTH,
+    "copies of `f^n`, items of a list": domains.MAX_UNROLLED,
+    "nodes of a graph": builder.MAX_NODES,
+    "steps of the expansion": elaborator.MAX_STEPS,
+    "one tensor": "1 TB",
+    "faults in one file": f"{layout.MAX_FAULTS}, then the rest is not read",
+}
 RESULTS = ("message", "weights", "outputs", "values")
 UPDATE = os.environ.get("TILTH_UPDATE") == "1"
 
@@ -155,7 +169,7 @@ def test_every_fence_is_known():
     assert first <= {"yaml", "tilth", "text"}
     kinds = {block.words[1] for _, block in results(ALL)}
     assert kinds <= set(RESULTS)
-    assert len(SPECS) >= 60
+    assert len(SPECS) >= 45
     failing = {x.line for x in SPECS if x.fails}
     shown = {owner.line for owner, block in results(ALL) if block.words[1] == "message"}
     assert failing == shown
@@ -194,6 +208,31 @@ def test_links_inside_the_page():
     heads = re.findall(r"^#+ (.+)$", FENCE.sub("", page), re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
     assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
+
+
+def test_facts_of_examples_are_proven():
+    stated = [x for x in SPECS if x.words == ("yaml",) and re.search("^expect:", x.text, re.M)]
+    assert stated
+    for example in stated:
+        for model in models(example):
+            assert not prove(model, model.graph).diagnostics
+
+
+def test_limits():
+    page = PAGE.read_text(encoding="utf-8")
+    found = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", page.split("fill the memory")[1], re.M))
+    shown = {
+        key: f"{x:,}".replace(",", " ") if isinstance(x, int) else x for key, x in LIMITS.items()
+    }
+    assert found.items() >= shown.items()
+
+
+def test_every_key_and_method_is_named():
+    page = PAGE.read_text(encoding="utf-8")
+    names = [key.name for key in (*KEYS, *TRAIN_KEYS)]
+    names += [*SOLVERS, *LEARNERS, *DOMAINS]
+    assert [name for name in names if f"`{name}`" not in page] == []
+    assert [dtype for dtype in DTYPES if not re.search(rf"\b{dtype}\b", page)] == []
 
 
 def test_table_of_ops_is_up_to_date():

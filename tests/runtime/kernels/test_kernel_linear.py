@@ -53,7 +53,9 @@ def test_residual_and_clamp(drive, agree, width):
     agree(ours, np.clip(x.astype(np.float64) @ weight.T + residual, 0, 6), 1e-6)
 
 
-@pytest.mark.parametrize("channels, h, w", _slow([(19, 2, 3), (32, 3, 3), (3, 1, 1), (16, 1, 1), (49, 1, 5)]))
+@pytest.mark.parametrize(
+    "channels, h, w", _slow([(19, 2, 3), (32, 3, 3), (3, 1, 1), (16, 1, 1), (49, 1, 5)])
+)
 def test_blocked_input(drive, block, agree, width, channels, h, w):
     rng = np.random.default_rng(2)
     x = rng.standard_normal((5, channels, h, w)).astype(np.float32)
