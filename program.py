@@ -320,6 +320,36 @@ class Program:
                 diagnostic = Diagnostic("E804", message, node.span, hint=hint)
                 raise SpecError([diagnostic], self.sources)
 
+    def sizes_of(
+        self, arrays: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, int]:
+        """Values of all open sizes, from inputs (which are checked) and weights."""
+        declared = self.declared()
+        self._require_inputs(arrays)
+        checked = {name: check_input(name, a, declared[name]) for name, a in arrays.items()}
+        return self._sizes(checked, weights)
+
+    def require_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raise ``SpecError`` E805 when a size is open."""
+        missing = sorted(self.graph.symbols - sizes.keys())
+        if missing:
+            names = ", ".join(f"`{name}`" for name in missing)
+            shapes = ", ".join(f"{name}: {kind}" for name, kind in self.inputs.items())
+            _fail("E805", f"the size {names} has no value", shapes,
+                  "give the input's shape: `--shape NAME=1x3x224x224`")  # fmt: skip
+
+    def weights_for(self, weights: Any = None, seed: int = 0) -> dict[str, np.ndarray]:
+        """Weights by path from a file or arrays, else from the initialisers.
+
+        Open sizes of weights (of models that leave them open) must be set by the inputs; then
+        only given weights will do.
+        """
+        given = _arrays(weights)
+        if given is None:
+            return self.initial_weights(seed, self.nominal_sizes())
+        name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights)
+        return self._fit(given, name, self._sizes({}, given), True, lambda line: None)
+
     # ------------------------------------------------------------ helpers
 
     def _other_paths(self) -> set[str]:

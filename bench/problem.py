@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..compiler.interpret import interpret
-from ..compiler.ir.graph import Graph
-from ..compiler.ops.base import OpError
+from ..compiler.ir.graph import Graph, Value
+from ..compiler.ops.base import OPS, OpError, as_arrays
 from ..program import Program, load
 from ..proof import sizes_at
 
@@ -108,19 +109,60 @@ def write_problem(folder: Path, chosen: Chosen, onnx: bool, seed: int = 0) -> Pr
 
 
 def bench_weights(program: Program, sizes: Mapping[str, int], seed: int) -> Arrays:
-    """The spec's initial weights, norms and biases shaken so that folding them is real work."""
+    """Weights like trained ones: the spec's initial ones, norms and biases shaken, norms fitted.
+
+    Folding them is then real work, and rounding errors stay what they are in a trained net: with
+    initial statistics the values of deep nets grow without bound, and gates become chaotic.
+    """
     rng = np.random.default_rng(seed)
     weights = program.initial_weights(seed, sizes)
     for _, node in program.graph.of_op("param"):
         path, kind = str(node.attrs["path"]), str(node.attrs["kind"])
         array = weights[path]
-        if array.dtype.kind != "f" or kind not in ("norm", "bias", "buffer"):
-            continue
-        if path.endswith(("var", "weight")):
-            weights[path] = (array * rng.uniform(0.8, 1.2, array.shape)).astype(array.dtype)
-        else:
-            weights[path] = (array + rng.normal(0, 0.1, array.shape)).astype(array.dtype)
+        if kind in ("norm", "bias") and array.dtype.kind == "f":
+            factor, shift = rng.uniform(0.8, 1.2, array.shape), rng.normal(0, 0.1, array.shape)
+            weights[path] = (array * factor + shift).astype(array.dtype)
+    graph = program.graph.bind({**sizes, "N": 1} if "N" in sizes else sizes)
+    if not any(node.regions for _, node in graph.nodes()):
+        _fit_statistics(graph, weights, bench_inputs(graph, seed))
     return weights
+
+
+def _fit_statistics(graph: Graph, weights: Arrays, inputs: Arrays) -> None:
+    """Give every batch norm the mean and variance of what it reads on these inputs."""
+    values: dict[Value, np.ndarray] = {}
+    left = {index: len(graph.users(index)) for index, _ in graph.nodes()}
+    norms = {index for index, _ in graph.of_op("batch_norm")}
+    for index, node in graph.nodes():
+        if not norms:
+            return
+        operands = graph.operands(index)
+        if index in norms:
+            norms.remove(index)
+            mean, var = (graph.node(v.node).attrs.get("path") for v in operands[1:3])
+            if isinstance(mean, str) and isinstance(var, str):
+                x = values[operands[0]]
+                axes = (0, *range(2, x.ndim))
+                spread = x.var(axis=axes)
+                weights[mean] = values[operands[1]] = x.mean(axis=axes)
+                # A channel that is constant on one example would be blown up on the next.
+                floor = np.float32(0.01) * spread.mean() + np.float32(1e-6)
+                weights[var] = values[operands[2]] = np.maximum(spread, floor)
+        if node.op == "param":
+            values[Value(index)] = weights[str(node.attrs["path"])]
+        elif node.op == "input":
+            values[Value(index)] = inputs[node.name]
+        elif node.op == "constant":
+            values[Value(index)] = graph.constant(index)
+        else:
+            reference: Any = OPS[node.op].reference
+            results = as_arrays(reference(*(values[v] for v in operands), **node.attrs))
+            values.update((Value(index, place), array) for place, array in enumerate(results))
+        for source in {value.node for value in operands}:
+            left[source] -= sum(value.node == source for value in operands)
+            if not left[source]:
+                for place in range(len(graph.node(source).types)):
+                    del values[Value(source, place)]
 
 
 def bench_inputs(graph: Graph, seed: int) -> Arrays:

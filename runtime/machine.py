@@ -49,6 +49,19 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def cache_sizes() -> tuple[int, int]:
+    """Bytes of the first- and second-level data caches of a core; cautious values if unknown."""
+    found = [32 << 10, 1 << 20]
+    base = "/sys/devices/system/cpu/cpu0/cache"
+    for place in range(8):
+        kind = _text(f"{base}/index{place}/type").strip()
+        level = _text(f"{base}/index{place}/level").strip()
+        size = _text(f"{base}/index{place}/size").strip()
+        if kind in ("Data", "Unified") and level in ("1", "2") and size.endswith("K"):
+            found[int(level) - 1] = int(size[:-1]) << 10
+    return found[0], found[1]
+
+
 def cuda_driver() -> str | None:
     """The CUDA driver's library or tool when there is one."""
     return ctypes.util.find_library("cuda") or shutil.which("nvidia-smi")

@@ -22,14 +22,17 @@ from ..rewrite import Rewriter, n_carry, n_xs, within_loops
 
 def dead_code(rewriter: Rewriter, options: Options) -> None:
     """Remove what is never read; graph inputs stay, since callers name them."""
+    _prune(rewriter)
     within_loops(rewriter, lambda inner: dead_code(inner, options))
     # Readers first: what a later loop lets go may have been all that an earlier one was for.
     for index in reversed(rewriter.of_op(*LOOPS)):
         if index in rewriter.graph:
-            rewriter.sweep(index)
-        if index in rewriter.graph:
             _share_results(rewriter, index)
             _trim(rewriter, index)
+    _prune(rewriter)
+
+
+def _prune(rewriter: Rewriter) -> None:
     rewriter.graph.prune()
     rewriter.forget()
 

@@ -73,7 +73,9 @@ def _with_reader(
         return None
     a, b = rewriter.operands(reader)
     other = b if a == value else a
-    bias = _as_bias(rewriter, index, other)
+    # Over one position a whole result has the shape of a bias, too.
+    whole = rewriter.type_of(other) == rewriter.node(index).type and not rewriter.steady(other)
+    bias = None if whole else _as_bias(rewriter, index, other)
     if bias is not None:
         total = bias if parts.bias is None else rewriter.emit("add", (parts.bias, bias))
         return replace(parts, bias=total)

@@ -56,7 +56,7 @@ def minimum_across(x):
 
 @njit(error_model="numpy")
 def finite_or_zero(x):
-    """x where it is finite, else 0: what a log-sum-exp is measured from."""
+    """Keep x where it is finite, else 0: what a log-sum-exp is measured from."""
     return pick(vabs(x) < math.inf, x, splat(x, 0.0))
 
 

@@ -38,7 +38,7 @@ def pack_blocked(weight: np.ndarray, blocks: int, channels: int) -> np.ndarray:
     The order becomes block, pixel, channel; channels beyond the last are not read at all, since pad
     lanes may hold anything.
     """
-    k, c = weight.shape
+    c = weight.shape[1]
     pixels = c // channels
     order = np.arange(c).reshape(channels, pixels)
     whole = channels // tile.BLOCK * tile.BLOCK
@@ -65,7 +65,7 @@ def reading(channels: int, pixels: int = 1, blocked: bool = False) -> tuple[int,
 
 
 def tile_shape(rows: int, outputs: int, width: int) -> tuple[int, int]:
-    """``(rows, blocks)`` of the register tile for a batch: many blocks for one row, two for many."""
+    """``(rows, blocks)`` of the register tile: four blocks for a few rows, two for many."""
     budget = 28 if width == 16 else 12
     needed = -(-outputs // tile.BLOCK)
     for blocks in (4, 2, 1):
@@ -79,7 +79,7 @@ def tile_shape(rows: int, outputs: int, width: int) -> tuple[int, int]:
 
 
 def division(rows: int, tile_rows: int) -> tuple[int, int]:
-    """``(row groups, rows of a group)``: a group is a few tiles high, so that weights are reused."""
+    """``(row groups, rows of a group)``: a few tiles high, so that weights are reused."""
     group_rows = min(rows, max(tile_rows, 64 // tile_rows * tile_rows))
     return -(-rows // group_rows), group_rows
 

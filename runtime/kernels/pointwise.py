@@ -375,8 +375,8 @@ def _vector_imports(kernel: PointwiseKernel) -> list[str]:
         *([f"    load_first{n} as first_f32,"] if n >= 4 else []),
         ")",
         "from tilth.runtime.simd import (",
-        "    load_f32, load_f64, load_i64, load_u8, narrow, store, vabs, vceil, vfloor, vmax, vmin,",
-        f"    vround, vsqrt, widen, load{n}d as load_f64s, spread{n}d as spread64,",
+        "    load_f32, load_f64, load_i64, load_u8, narrow, store, vabs, vceil, vfloor, vmax,",
+        f"    vmin, vround, vsqrt, widen, load{n}d as load_f64s, spread{n}d as spread64,",
         *([f"    load{n} as load_f32s, spread{n} as spread32,"] if n >= 4 else []),
         ")",
     ]
@@ -407,7 +407,7 @@ _FIRSTS = {"f32": "first_f32", "f64": "first_f64", "bool": "first_bool"}
 
 def _spread_one(dtype: str, at: str) -> str:
     if dtype == "bool":
-        return f"spread32(float32(load_u8({at}))) > 0.0"
+        return f"spread64(load_u8({at}) * 1.0) > 0.0"
     return f"spread32(load_f32({at}))" if dtype == "f32" else f"spread64(load_f64({at}))"
 
 

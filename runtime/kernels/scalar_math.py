@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-
 from typing import Any
 
 from numba import njit, types
@@ -41,7 +40,7 @@ def floordiv(a, b):
 
 @njit(error_model="numpy")
 def mod(a, b):
-    """A - b * floor(a / b): the sign is that of b."""
+    """The remainder a - b * floor(a / b): the sign is that of b."""
     if b == 0.0:
         return math.nan
     rest = remainder(a, b)
@@ -52,7 +51,7 @@ def mod(a, b):
 
 @njit(error_model="numpy")
 def power(a, b):
-    """A to the power b."""
+    """The power a ** b."""
     return math.pow(a, b)
 
 
@@ -99,7 +98,7 @@ def softplus(x):
 
 @njit(error_model="numpy")
 def gelu(x):
-    """X times the standard normal distribution function."""
+    """The value times the standard normal distribution function."""
     return 0.5 * x * math.erfc(-x * math.sqrt(0.5))
 
 
@@ -111,7 +110,7 @@ def gelu_tanh(x):
 
 @njit(error_model="numpy")
 def elu(x, alpha):
-    """X above zero, alpha * (exp(x) - 1) below."""
+    """Itself above zero, alpha * (exp(x) - 1) below."""
     return x if x > 0.0 else alpha * math.expm1(x)
 
 
@@ -204,7 +203,7 @@ def whole_mod(a, b):
 
 @njit(error_model="numpy")
 def whole_power(a, b):
-    """A to the power b, wrapping around; 0 for a negative power."""
+    """The power a ** b, wrapping around; 0 for a negative b."""
     result = 1 if b >= 0 else 0
     while b > 0:
         if b & 1:

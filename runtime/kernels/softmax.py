@@ -62,7 +62,7 @@ class SoftmaxKernel:
         read = [f"    {name} = load_i64(row + {8 * i})" for i, name in enumerate(WORDS)]
         read[-1] = f"    beta = load_f64(row + {8 * WORDS.index('beta')})"
         lines = [
-            f'"""{self.kind} of {self.dtype} along {"the last" if self.last else "an inner"} axis."""',
+            f'"""{self.kind} of {self.dtype}, {"the last" if self.last else "an inner"} axis."""',
             *self._imports(),
             "",
             "",
@@ -89,8 +89,8 @@ class SoftmaxKernel:
             f"    lanes_below, load_first{n}{mark} as load_first, pick, store_first,",
             ")",
             "from tilth.runtime.simd import (",
-            f"    load_f64, load_i64, narrow, spread{n}{mark} as spread, spread{n}d as spread_wide,",
-            "    widen,",
+            f"    load_f64, load_i64, narrow, widen, spread{n}{mark} as spread,",
+            f"    spread{n}d as spread_wide,",
             ")",
         ]
 

@@ -54,19 +54,19 @@ def relu(x):
 
 @njit(error_model="numpy")
 def relu6(x):
-    """X moved into 0..6."""
+    """Moved into 0..6; NaN stays."""
     return vmin(vmax(x, splat(x, 0.0)), splat(x, 6.0))
 
 
 @njit(error_model="numpy")
 def leaky_relu(x, slope):
-    """X above zero, slope * x below."""
+    """Itself above zero, slope * x below."""
     return pick(x > 0.0, x, slope * x)
 
 
 @njit(error_model="numpy")
 def elu(x, alpha):
-    """X above zero, alpha * (exp(x) - 1) below."""
+    """Itself above zero, alpha * (exp(x) - 1) below."""
     return pick(x > 0.0, x, alpha * vector_math.expm1(vmin(x, splat(x, 0.0))))
 
 
@@ -78,7 +78,7 @@ def selu(x):
 
 @njit(error_model="numpy")
 def gelu(x):
-    """X times the standard normal distribution function."""
+    """The value times the standard normal distribution function."""
     return x * 0.5 * vector_math.erfc(x * -ROOT_HALF)
 
 
@@ -97,7 +97,7 @@ def hardsigmoid(x):
 
 @njit(error_model="numpy")
 def mish(x):
-    """X * tanh(softplus(x)): with e = exp(x) the second factor is e (e + 2) / (e (e + 2) + 2)."""
+    """The product x * tanh(softplus(x)); the second factor is n / (n + 2), n = e**x (e**x + 2)."""
     e = vector_math.exp(vmin(x, splat(x, 20.0)))
     n = e * (e + 2.0)
     return x * (n / (n + 2.0))
@@ -105,7 +105,7 @@ def mish(x):
 
 @njit(error_model="numpy")
 def softsign(x):
-    """X / (1 + abs(x))."""
+    """The quotient x / (1 + abs(x))."""
     return x / (vabs(x) + 1.0)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tilth
 from tilth import zoo
+from tilth.bench.problem import bench_inputs, bench_weights
 from tilth.compiler.interpret import interpret
 from tilth.compiler.ir.dims import symbol
 from tilth.compiler.ir.graph import Graph, Value
@@ -370,13 +371,6 @@ def test_nets_of_the_zoo_agree(name, variant):
     side = LARGER.get(name, 96)
     wanted = SIZES | {"H": side, "W": side}
     sizes = {s: n for s, n in wanted.items() if s in program.graph.symbols}
-    rng = np.random.default_rng(4)
-    weights = program.initial_weights(0, sizes)
-    for path, array in weights.items():
-        if path.endswith("running_var"):
-            weights[path] = rng.uniform(0.5, 1.5, array.shape).astype(array.dtype)
-    feeds = {
-        input_name: rng.standard_normal(kind.bind(sizes).shape).astype(np.float32)
-        for input_name, kind in program.inputs.items()
-    }
+    weights = bench_weights(program, sizes, 4)
+    feeds = bench_inputs(program.graph.bind(sizes), 4)
     assert peer(program.graph, weights, feeds, sizes) <= 1e-4

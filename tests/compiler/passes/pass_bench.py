@@ -210,16 +210,16 @@ def from_spec(tmp_path: Path, model: str, sizes: Mapping[str, int] | None = None
     return in_f64(_elaborated(path, None).bind(sizes or {}))
 
 
-def from_zoo(name: str, **sizes: int) -> Graph:
+def from_zoo(name: str, *overrides: str, **sizes: int) -> Graph:
     """A zoo spec's graph in float64 at the given sizes; ``name`` is a spec or a variant."""
     found = find(name)
     assert found is not None
-    return in_f64(_elaborated(found[0].path, found[1]).bind(sizes))
+    return in_f64(_elaborated(found[0].path, found[1], overrides).bind(sizes))
 
 
-def _elaborated(path: Path, variant: str | None) -> Graph:
+def _elaborated(path: Path, variant: str | None, overrides: Sequence[str] = ()) -> Graph:
     reporter = Reporter()
     envelope = load_envelope(path, reporter)
     reporter.raise_if_failed()
     assert envelope is not None
-    return elaborate(envelope, reporter, variant).graph
+    return elaborate(envelope, reporter, variant, overrides).graph

@@ -30,9 +30,15 @@ def _run(drive, block, unblock, case, width, residual, bands=None, limits=(-np.i
     x = rng.standard_normal((n, c, h, wd)).astype(np.float32)
     weight = rng.standard_normal((c, 1, *kernel)).astype(np.float32)
     bias = rng.standard_normal(c).astype(np.float32)
-    reference = OPS["conv"].reference(x.astype(np.float64), weight.astype(np.float64),
-                                      bias.astype(np.float64), stride=stride, pad=pad,
-                                      dilation=dilation, groups=c)  # fmt: skip
+    reference = OPS["conv"].reference(
+        x.astype(np.float64),
+        weight.astype(np.float64),
+        bias.astype(np.float64),
+        stride=stride,
+        pad=pad,
+        dilation=dilation,
+        groups=c,
+    )
     rows, columns = reference.shape[2:]
     pixels = window.tile_pixels(columns, kernel[1], stride[1], dilation[1], sum(pad[1]), width)
     blocks = -(-c // 16)
@@ -46,11 +52,29 @@ def _run(drive, block, unblock, case, width, residual, bands=None, limits=(-np.i
     reference = np.clip(reference, *limits)
     made = depthwise.DepthwiseKernel(Window(kernel[1], stride[1], dilation[1], pixels), width)
     values = [
-        source, found, source[0].nbytes, source[0, 0].nbytes, found[0].nbytes, found[0, 0].nbytes,
-        blocks, *split, h, wd, rows, columns, kernel[0], stride[0], dilation[0], pad[0][0],
-        pad[1][0], depthwise.pack(weight), depthwise.pack_bias(bias, c),
-        0 if extra is None else extra, float(limits[0]), float(limits[1]),
-    ]  # fmt: skip
+        source,
+        found,
+        source[0].nbytes,
+        source[0, 0].nbytes,
+        found[0].nbytes,
+        found[0, 0].nbytes,
+        blocks,
+        *split,
+        h,
+        wd,
+        rows,
+        columns,
+        kernel[0],
+        stride[0],
+        dilation[0],
+        pad[0][0],
+        pad[1][0],
+        depthwise.pack(weight),
+        depthwise.pack_bias(bias, c),
+        0 if extra is None else extra,
+        float(limits[0]),
+        float(limits[1]),
+    ]
     assert len(values) == len(depthwise.WORDS)
     drive(made, window.tasks(n, blocks, split[0]), values)
     return unblock(found, c), reference

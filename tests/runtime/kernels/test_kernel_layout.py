@@ -8,9 +8,17 @@ from tilth.compiler.ops import OPS
 from tilth.runtime.kernels import layout
 
 
-@pytest.mark.parametrize("shape", [(2, 35, 3, 7), *(pytest.param(s, marks=pytest.mark.slow) for s in
-                                   [(1, 3, 1, 1), (3, 16, 20, 20), (1, 17, 1, 5), (1, 20, 17, 31)])],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 35, 3, 7),
+        *(
+            pytest.param(s, marks=pytest.mark.slow)
+            for s in [(1, 3, 1, 1), (3, 16, 20, 20), (1, 17, 1, 5), (1, 20, 17, 31)]
+        ),
+    ],
+    ids=str,
+)
 def test_blocks_and_back(drive, block, unblock, width, shape):
     n, c, h, w = shape
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -24,14 +32,26 @@ def test_blocks_and_back(drive, block, unblock, width, shape):
     np.testing.assert_array_equal(found, expected)
     guard = np.full((n + 1, c, h, w), 7, np.float32)
     back = guard[:n]
-    drive(layout.BlockKernel(False, width), tasks,
-          [back, block(x), *strides, blocks, c, h * w, groups])  # fmt: skip
+    drive(
+        layout.BlockKernel(False, width),
+        tasks,
+        [back, block(x), *strides, blocks, c, h * w, groups],
+    )
     np.testing.assert_array_equal(back, x)
     assert (guard[n] == 7).all()
 
 
-@pytest.mark.parametrize("parts", [(5, 20, 16), *(pytest.param(p, marks=pytest.mark.slow) for p in
-                                   [(1, 1), (16, 3), (29, 29), (58, 58, 58)])], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (5, 20, 16),
+        *(
+            pytest.param(p, marks=pytest.mark.slow)
+            for p in [(1, 1), (16, 3), (29, 29), (58, 58, 58)]
+        ),
+    ],
+    ids=str,
+)
 def test_channels_join_and_split(drive, block, unblock, width, parts):
     rng = np.random.default_rng(1)
     arrays = [rng.standard_normal((2, c, 3, 5)).astype(np.float32) for c in parts]
@@ -41,8 +61,19 @@ def test_channels_join_and_split(drive, block, unblock, width, parts):
     first = 0
     for x in arrays:
         source = block(x)
-        row = [source, joined, source[0].nbytes, source[0, 0].nbytes, joined[0].nbytes,
-               joined[0, 0].nbytes, 0, first, x.shape[1], 15, 1]  # fmt: skip
+        row = [
+            source,
+            joined,
+            source[0].nbytes,
+            source[0, 0].nbytes,
+            joined[0].nbytes,
+            joined[0, 0].nbytes,
+            0,
+            first,
+            x.shape[1],
+            15,
+            1,
+        ]
         assert len(row) == len(layout.CHANNEL_WORDS)
         drive(kernel, tasks, row)
         first += x.shape[1]
@@ -51,22 +82,45 @@ def test_channels_join_and_split(drive, block, unblock, width, parts):
     first = 0
     for x in arrays:
         source = np.full((2, -(-x.shape[1] // 16), 3, 5, 16), 9, np.float32)
-        row = [joined, source, joined[0].nbytes, joined[0, 0].nbytes, source[0].nbytes,
-               source[0, 0].nbytes, first, 0, x.shape[1], 15, 1]  # fmt: skip
+        row = [
+            joined,
+            source,
+            joined[0].nbytes,
+            joined[0, 0].nbytes,
+            source[0].nbytes,
+            source[0, 0].nbytes,
+            first,
+            0,
+            x.shape[1],
+            15,
+            1,
+        ]
         drive(kernel, tasks, row)
         np.testing.assert_array_equal(unblock(source, x.shape[1]), x)
         first += x.shape[1]
 
 
-PERMS = [((70, 33), (1, 0)), ((3, 5, 40), (0, 2, 1)), ((4, 5, 6), (1, 0, 2)), ((2, 3, 4, 5), (3, 1, 0, 2)),
-         ((6,), (0,)), ((1, 1), (1, 0)), ((2, 3, 4, 5), (0, 2, 3, 1)), ((2, 3, 4, 5, 6), (4, 3, 2, 1, 0)),
-         ((200, 3, 65), (2, 0, 1)), ((7, 1, 9), (2, 1, 0))]  # fmt: skip
+PERMS = [
+    ((70, 33), (1, 0)),
+    ((3, 5, 40), (0, 2, 1)),
+    ((4, 5, 6), (1, 0, 2)),
+    ((2, 3, 4, 5), (3, 1, 0, 2)),
+    ((6,), (0,)),
+    ((1, 1), (1, 0)),
+    ((2, 3, 4, 5), (0, 2, 3, 1)),
+    ((2, 3, 4, 5, 6), (4, 3, 2, 1, 0)),
+    ((200, 3, 65), (2, 0, 1)),
+    ((7, 1, 9), (2, 1, 0)),
+]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, *(pytest.param(d, marks=pytest.mark.slow)
-                                                 for d in (np.float64, np.int32, bool))])  # fmt: skip
-@pytest.mark.parametrize("shape, perm", [*PERMS[:3], *(pytest.param(*p, marks=pytest.mark.slow)
-                                                       for p in PERMS[3:])])  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float32, *(pytest.param(d, marks=pytest.mark.slow) for d in (np.float64, np.int32, bool))],
+)
+@pytest.mark.parametrize(
+    "shape, perm", [*PERMS[:3], *(pytest.param(*p, marks=pytest.mark.slow) for p in PERMS[3:])]
+)
 def test_transpose(drive, width, shape, perm, dtype):
     x = np.random.default_rng(2).integers(0, 2 if dtype is bool else 99, shape).astype(dtype)
     reference = OPS["transpose"].reference(x, perm=perm)
@@ -79,9 +133,16 @@ def test_transpose(drive, width, shape, perm, dtype):
     assert (guard[x.size :] == 1).all()
 
 
-@pytest.mark.parametrize("dtype, index", [(np.float32, np.int32),
-                                          *(pytest.param(d, i, marks=pytest.mark.slow) for d, i in
-                                            [(np.float64, np.int64), (bool, np.int64)])])  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype, index",
+    [
+        (np.float32, np.int32),
+        *(
+            pytest.param(d, i, marks=pytest.mark.slow)
+            for d, i in [(np.float64, np.int64), (bool, np.int64)]
+        ),
+    ],
+)
 def test_gather(drive, width, dtype, index):
     rng = np.random.default_rng(3)
     x = rng.integers(0, 2, (4, 10, 19)).astype(dtype)

@@ -7,17 +7,40 @@ import pytest
 from tilth.runtime.kernels import linear
 
 
-def _run(drive, x, weight, bias, width, reading, packed, n, blocks, tile_rows, residual=None,
-         limits=(-np.inf, np.inf)):  # fmt: skip
+def _run(
+    drive,
+    x,
+    weight,
+    bias,
+    width,
+    reading,
+    packed,
+    n,
+    blocks,
+    tile_rows,
+    residual=None,
+    limits=(-np.inf, np.inf),
+):
     k = len(weight)
     guard = np.full((n + 1, k), 7, np.float32)
     found = guard[:n]
     groups = linear.division(n, tile_rows)
     values = [
-        x, packed, linear.pack_bias(bias, k, blocks), found, 0 if residual is None else residual,
-        x[0].nbytes, 4 * k, *groups, n, k, packed[0].nbytes, *reading, float(limits[0]),
+        x,
+        packed,
+        linear.pack_bias(bias, k, blocks),
+        found,
+        0 if residual is None else residual,
+        x[0].nbytes,
+        4 * k,
+        *groups,
+        n,
+        k,
+        packed[0].nbytes,
+        *reading,
+        float(limits[0]),
         float(limits[1]),
-    ]  # fmt: skip
+    ]
     assert len(values) == len(linear.WORDS)
     made = linear.LinearKernel(tile_rows, blocks, reading[1] > 0, width)
     drive(made, linear.tasks(k, blocks, groups[0]), values)
@@ -29,16 +52,39 @@ def _slow(cases):
     return [cases[0], *(pytest.param(*c, marks=pytest.mark.slow) for c in cases[1:])]
 
 
-@pytest.mark.parametrize("n, c, k", _slow([(5, 37, 21), (1, 130, 77), (1, 8, 3), (2, 64, 64), (33, 19, 50),
-                                           (150, 12, 16), (14, 1, 1), (3, 40, 160)]))  # fmt: skip
+@pytest.mark.parametrize(
+    "n, c, k",
+    _slow(
+        [
+            (5, 37, 21),
+            (1, 130, 77),
+            (1, 8, 3),
+            (2, 64, 64),
+            (33, 19, 50),
+            (150, 12, 16),
+            (14, 1, 1),
+            (3, 40, 160),
+        ]
+    ),
+)
 def test_flat_input(drive, agree, width, n, c, k):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, c)).astype(np.float32)
     weight = rng.standard_normal((k, c)).astype(np.float32)
     bias = rng.standard_normal(k).astype(np.float32)
     tile_rows, blocks = linear.tile_shape(n, k, width)
-    ours = _run(drive, x, weight, bias, width, linear.reading(c), linear.pack(weight, blocks), n,
-                blocks, tile_rows)  # fmt: skip
+    ours = _run(
+        drive,
+        x,
+        weight,
+        bias,
+        width,
+        linear.reading(c),
+        linear.pack(weight, blocks),
+        n,
+        blocks,
+        tile_rows,
+    )
     agree(ours, x.astype(np.float64) @ weight.T + bias, 1e-6)
 
 
@@ -48,8 +94,20 @@ def test_residual_and_clamp(drive, agree, width):
     weight = rng.standard_normal((21, 37)).astype(np.float32)
     residual = rng.standard_normal((5, 21)).astype(np.float32)
     tile_rows, blocks = linear.tile_shape(5, 21, width)
-    ours = _run(drive, x, weight, None, width, linear.reading(37), linear.pack(weight, blocks), 5,
-                blocks, tile_rows, residual, (0, 6))  # fmt: skip
+    ours = _run(
+        drive,
+        x,
+        weight,
+        None,
+        width,
+        linear.reading(37),
+        linear.pack(weight, blocks),
+        5,
+        blocks,
+        tile_rows,
+        residual,
+        (0, 6),
+    )
     agree(ours, np.clip(x.astype(np.float64) @ weight.T + residual, 0, 6), 1e-6)
 
 
@@ -62,8 +120,18 @@ def test_blocked_input(drive, block, agree, width, channels, h, w):
     weight = rng.standard_normal((21, channels * h * w)).astype(np.float32)
     tile_rows, blocks = linear.tile_shape(5, 21, width)
     packed = linear.pack_blocked(weight, blocks, channels)
-    ours = _run(drive, block(x), weight, None, width, linear.reading(channels, h * w, True), packed,
-                5, blocks, tile_rows)  # fmt: skip
+    ours = _run(
+        drive,
+        block(x),
+        weight,
+        None,
+        width,
+        linear.reading(channels, h * w, True),
+        packed,
+        5,
+        blocks,
+        tile_rows,
+    )
     agree(ours, x.reshape(5, -1).astype(np.float64) @ weight.T, 1e-6)
 
 
@@ -77,4 +145,4 @@ def test_tiles_fit_the_registers():
             vectors = tile_rows * blocks * 16 // width
             assert tile_rows <= rows and vectors <= 32
             _, group = linear.division(rows, tile_rows)
-            assert group >= tile_rows and group % tile_rows == 0 or group == rows
+            assert (group >= tile_rows and group % tile_rows == 0) or group == rows

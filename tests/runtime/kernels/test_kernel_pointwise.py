@@ -26,8 +26,17 @@ ATTRS = {
     "gelu": {"approximate": "none"},
     "clamp": {"min": -1, "max": 2},
 }
-INSIDE = {"asin": (-1, 1), "acos": (-1, 1), "logit": (0, 1), "log": (0, 9), "sqrt": (0, 9),
-          "rsqrt": (0, 9), "lgamma": (-4, 9), "digamma": (-4, 9), "polygamma": (0, 9)}  # fmt: skip
+INSIDE = {
+    "asin": (-1, 1),
+    "acos": (-1, 1),
+    "logit": (0, 1),
+    "log": (0, 9),
+    "sqrt": (0, 9),
+    "rsqrt": (0, 9),
+    "lgamma": (-4, 9),
+    "digamma": (-4, 9),
+    "polygamma": (0, 9),
+}
 """Ranges of ops that are not defined everywhere."""
 
 FLOATS = sorted((set(elements.VECTOR_FLOAT) | {"clamp"}) & set(OPS) - {"where", "prelu"})
@@ -41,8 +50,7 @@ def _run(drive, cases, arrays, result, width, scalar=False):
     strides = [broadcast_strides(a.shape, result) for a in arrays]
     where = places(result, strides)
     access = [("strided" if a == "full" and scalar else a) for a in where.access]
-    names = [writer.argument(NAMES[a.dtype], how)
-             for a, how in zip(arrays, access, strict=True)]  # fmt: skip
+    names = [writer.argument(NAMES[a.dtype], how) for a, how in zip(arrays, access, strict=True)]
     outputs = [writer.apply(op, names[: len(OPS[op].operands)], attrs) for op, attrs in cases]
     expression = writer.finish(*outputs)
     found = [np.zeros(result, DTYPES[expression.dtype(name)]) for name in outputs]
@@ -148,6 +156,22 @@ def test_where_and_casts(drive, width):
     np.testing.assert_array_equal(found[4], expected != 0)
 
 
+def test_one_condition_for_all(drive, width):
+    a, b = np.random.default_rng(8).standard_normal((2, 21))
+    for truth in (True, False):
+        where = places(a.shape, [(0,), (1,), (1,)])
+        writer = Writer()
+        names = [
+            writer.argument(t, how)
+            for t, how in zip(["bool", "f64", "f64"], where.access, strict=True)
+        ]
+        expression = writer.finish(writer.apply("where", names))
+        found = np.zeros_like(a)
+        row = words(expression, where, [np.array([truth]), a, b], [found], ())
+        drive(PointwiseKernel(expression, 0, width), tasks(where), row)
+        np.testing.assert_array_equal(found, a if truth else b)
+
+
 def test_bytes_to_floats(drive):
     x = np.arange(256, dtype=np.uint8)
     found = np.zeros(256, np.float32)
@@ -171,8 +195,9 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("shapes", [SHAPES[2], *(pytest.param(s, marks=pytest.mark.slow) for s in SHAPES)],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "shapes", [SHAPES[2], *(pytest.param(s, marks=pytest.mark.slow) for s in SHAPES)], ids=str
+)
 def test_broadcasting(drive, width, shapes):
     rng = np.random.default_rng(5)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]

@@ -32,10 +32,26 @@ def _run(drive, block, unblock, x, kind, case, shape, width):
     found = np.zeros((n, blocks, rows, columns, 16), np.float32)
     made = pool.PoolKernel(kind, Window(kernel[1], stride[1], dilation[1], pixels), width)
     values = [
-        source, found, source[0].nbytes, source[0, 0].nbytes, found[0].nbytes, found[0, 0].nbytes,
-        blocks, *split, h, wd, rows, columns, kernel[0], stride[0], dilation[0], pad[0][0],
-        pad[1][0], pad[0][1], pad[1][1],
-    ]  # fmt: skip
+        source,
+        found,
+        source[0].nbytes,
+        source[0, 0].nbytes,
+        found[0].nbytes,
+        found[0, 0].nbytes,
+        blocks,
+        *split,
+        h,
+        wd,
+        rows,
+        columns,
+        kernel[0],
+        stride[0],
+        dilation[0],
+        pad[0][0],
+        pad[1][0],
+        pad[0][1],
+        pad[1][1],
+    ]
     assert len(values) == len(pool.WORDS)
     drive(made, window.tasks(n, blocks, split[0]), values)
     return unblock(found, c)
@@ -75,8 +91,9 @@ def test_mean(drive, block, unblock, agree, width, name, count_pad):
 
 
 @pytest.mark.parametrize("kind", ["mean", "max"])
-@pytest.mark.parametrize("shape", [(2, 19, 15, 13), pytest.param((1, 3, 1, 1), marks=pytest.mark.slow)],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "shape", [(2, 19, 15, 13), pytest.param((1, 3, 1, 1), marks=pytest.mark.slow)], ids=str
+)
 def test_whole_images(drive, block, agree, width, kind, shape):
     x = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
     n, c, h, w = shape
@@ -84,8 +101,16 @@ def test_whole_images(drive, block, agree, width, kind, shape):
     guard = np.full((n + 1, c), 7, np.float32)
     found = guard[:n]
     blocks = -(-c // 16)
-    values = [source, found, source[0].nbytes, source[0, 0].nbytes, found[0].nbytes, blocks, c,
-              h * w]  # fmt: skip
+    values = [
+        source,
+        found,
+        source[0].nbytes,
+        source[0, 0].nbytes,
+        found[0].nbytes,
+        blocks,
+        c,
+        h * w,
+    ]
     drive(pool.GlobalPoolKernel(kind, width), pool.global_tasks(n, blocks), values)
     agree(found, getattr(np, kind)(x.astype(np.float64), axis=(2, 3)), 3e-7)
     assert (guard[n] == 7).all()
@@ -98,7 +123,17 @@ def test_adaptive_cells(drive, block, unblock, agree, width, kind):
     for size in ((3, 5), (1, 1), (11, 7), (14, 2)):
         reference = OPS[op].reference(x.astype(np.float64), size=size)
         source, found = block(x), np.zeros((2, 2, *size, 16), np.float32)
-        values = [source, found, source[0].nbytes, source[0, 0].nbytes, found[0].nbytes,
-                  found[0, 0].nbytes, 2, 11, 7, *size]  # fmt: skip
+        values = [
+            source,
+            found,
+            source[0].nbytes,
+            source[0, 0].nbytes,
+            found[0].nbytes,
+            found[0, 0].nbytes,
+            2,
+            11,
+            7,
+            *size,
+        ]
         drive(pool.AdaptivePoolKernel(kind, width), pool.adaptive_tasks(2, 2, size[0]), values)
         agree(unblock(found, 17), reference)

@@ -7,8 +7,13 @@ import pytest
 from tilth.compiler.ops import OPS
 from tilth.runtime.kernels import rows
 
-NAMES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.int32): "i32",
-         np.dtype(np.int64): "i64", np.dtype(bool): "bool"}  # fmt: skip
+NAMES = {
+    np.dtype(np.float32): "f32",
+    np.dtype(np.float64): "f64",
+    np.dtype(np.int32): "i32",
+    np.dtype(np.int64): "i64",
+    np.dtype(bool): "bool",
+}
 TYPES = {v: k for k, v in NAMES.items()}
 
 
@@ -23,15 +28,23 @@ def _reduce(drive, x, axes, kind, width):
     divisor = float(where.folded) if mean else 1.0
     partial = "f64" if count > 1 and kind in ("sum", "prod", "lse") and dtype == "f32" else target
     found = np.zeros(count * where.results, TYPES[partial if count > 1 else target])
-    one = rows.ReduceKernel(kind, dtype, partial if count > 1 else target, where.inner,
-                            len(where.kept), len(where.reduced), width)  # fmt: skip
+    one = rows.ReduceKernel(
+        kind,
+        dtype,
+        partial if count > 1 else target,
+        where.inner,
+        len(where.kept),
+        len(where.reduced),
+        width,
+    )
     row = rows.words(where, dtype, x, found, count, 1.0 if count > 1 else divisor)
     drive(one, rows.tasks(where, count), row)
     if count > 1:
         parts, last = found, rows.collapse((count, where.results), (0,))
         found = np.zeros(where.results, TYPES[target])
-        two = rows.ReduceKernel(kind, partial, target, last.inner, len(last.kept),
-                                len(last.reduced), width)  # fmt: skip
+        two = rows.ReduceKernel(
+            kind, partial, target, last.inner, len(last.kept), len(last.reduced), width
+        )
         drive(two, rows.tasks(last), rows.words(last, partial, parts, found, 1, divisor))
     kept = [size for axis, size in enumerate(x.shape) if axis not in axes]
     return found.reshape(kept)
@@ -86,8 +99,13 @@ def test_infinities_and_nan(drive, agree, width, kind, axes):
 
 
 @pytest.mark.parametrize("kind", ["argmax", pytest.param("argmin", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dtype", [np.float32, *(pytest.param(d, marks=pytest.mark.slow)
-                                                 for d in (np.float64, np.int32, np.int64))])  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        np.float32,
+        *(pytest.param(d, marks=pytest.mark.slow) for d in (np.float64, np.int32, np.int64)),
+    ],
+)
 def test_positions(drive, width, kind, dtype):
     rng = np.random.default_rng(2)
     for shape, axis in [((6, 70), 1), ((70, 6), 0), ((3, 21, 50), 1), ((4, 1), 1), ((1, 4), 0)]:
@@ -113,9 +131,13 @@ def test_truths(drive, kind):
         np.testing.assert_array_equal(_reduce(drive, x, axes, kind, 4), _reference(x, axes, kind))
 
 
-@pytest.mark.parametrize("kind", ["mean", *(pytest.param(k, marks=pytest.mark.slow)
-                                            for k in ("sum", "lse", "max", "min"))])  # fmt: skip
-@pytest.mark.parametrize("shape, axes", [((99, 700), (0, 1)), ((5_003, 17), (0,)), ((70, 5, 300), (0, 2))])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    ["mean", *(pytest.param(k, marks=pytest.mark.slow) for k in ("sum", "lse", "max", "min"))],
+)
+@pytest.mark.parametrize(
+    "shape, axes", [((99, 700), (0, 1)), ((5_003, 17), (0,)), ((70, 5, 300), (0, 2))]
+)
 def test_long_reductions_go_in_parts(drive, agree, width, kind, shape, axes):
     x = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
     where = rows.cut(rows.collapse(shape, axes))

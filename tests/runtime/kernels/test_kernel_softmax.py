@@ -7,8 +7,17 @@ import pytest
 from tilth.compiler.ops import OPS
 from tilth.runtime.kernels import softmax
 
-CASES = [((5, 37), 1), ((3, 21, 70), 1), ((9,), 0), ((2, 1), 1), ((4, 3), 0), ((2, 3, 4, 5), 1),
-         ((1, 1_000), 1), ((200, 16), 1), ((3, 5, 64), 1)]  # fmt: skip
+CASES = [
+    ((5, 37), 1),
+    ((3, 21, 70), 1),
+    ((9,), 0),
+    ((2, 1), 1),
+    ((4, 3), 0),
+    ((2, 3, 4, 5), 1),
+    ((1, 1_000), 1),
+    ((200, 16), 1),
+    ((3, 5, 64), 1),
+]
 
 
 def _run(drive, x, kind, axis, width, beta):
@@ -24,8 +33,9 @@ def _run(drive, x, kind, axis, width, beta):
 
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["softmax", "log_softmax"])
-@pytest.mark.parametrize("shape, axis", [*CASES[:2], *(pytest.param(*c, marks=pytest.mark.slow)
-                                                       for c in CASES[2:])])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, axis", [*CASES[:2], *(pytest.param(*c, marks=pytest.mark.slow) for c in CASES[2:])]
+)
 def test_matches_the_reference(drive, agree, width, kind, shape, axis, dtype):
     x = (np.random.default_rng(0).standard_normal(shape) * 20).astype(dtype)
     wide = x.astype(np.float64)

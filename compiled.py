@@ -1,0 +1,144 @@
+"""Compiled programs: a spec specialised to input shapes, as readable text and as a module."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .compiler import pipeline
+from .compiler.ir.graph import Graph
+from .compiler.options import Options
+from .program import Program, load, located_faults
+
+KEPT = 8
+"""Specialisations that a compiled program keeps; the one not used for longest goes."""
+
+
+def module_source(
+    program: Program,
+    sizes: Mapping[str, int],
+    threads: int | None = None,
+    precise: bool = False,
+    weights: str | None = None,
+) -> str:
+    """The runnable module of a program at given sizes, as the text of one Python file.
+
+    Raises
+    ------
+    SpecError
+        E805 when a size is missing, E804 for what has no kernel yet.
+    """
+    from .compiler.lower.cpu import lower
+    from .compiler.lower.source import module_text
+    from .compiler.lower.target import Target
+    from .runtime import machine
+    from .runtime.simd import lanes
+
+    with located_faults(program.sources):
+        program.require_runnable()
+        graph = bound_graph(program, sizes)
+        fused = pipeline.run(graph, Options(precise=precise)).graph
+        target = Target(
+            lanes(), threads or machine.cores(), *machine.cache_sizes(), precise=precise
+        )
+        title = program.model.envelope.title or program.name
+        return module_text(lower(fused, target), title, weights)
+
+
+def bound_graph(program: Program, sizes: Mapping[str, int]) -> Graph:
+    """The program's graph with every size a number."""
+    program.require_sizes(sizes)
+    return program.graph.bind(sizes)
+
+
+@dataclass
+class CompiledProgram:
+    """A program that compiles itself for each input shape it meets.
+
+    Callable from several threads at once. ``weights`` are arrays by path.
+    """
+
+    program: Program
+    weights: Mapping[str, np.ndarray]
+    threads: int | None = None
+    precise: bool = False
+    _modules: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Run on arrays by input name; one array, or a dictionary when there are several outputs."""
+        results = self.run(inputs)
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run on arrays by input name; outputs by name."""
+        with located_faults(self.program.sources):
+            arrays = {name: np.asarray(array) for name, array in inputs.items()}
+            return self.module(self.program.sizes_of(arrays, self.weights)).run(arrays)
+
+    def module(self, sizes: Mapping[str, int]) -> Any:
+        """The module for these sizes, compiled on first use."""
+        from .runtime.module import Module
+
+        key = tuple(sorted(sizes.items()))
+        with self._lock:
+            if key not in self._modules:
+                text = module_source(self.program, sizes, self.threads, self.precise)
+                plan = plan_of(text, self.program.name)
+                self._modules[key] = Module(plan, self.weights, self.threads)
+                if len(self._modules) > KEPT:
+                    self._modules.popitem(last=False)
+            self._modules.move_to_end(key)
+            return self._modules[key]
+
+
+def plan_of(text: str, name: str) -> Any:
+    """The plan of a compiled file's text (our own, made by :func:`module_source`)."""
+    space: dict[str, Any] = {"__name__": f"tilth_compiled.{name}"}
+    exec(compile(text, f"<compiled {name}>", "exec"), space)
+    return space["plan"]
+
+
+def compile_program(
+    spec: str | Program,
+    *,
+    weights: Any = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    variant: str | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    precise: bool = False,
+) -> CompiledProgram:
+    """Compile a spec for this machine's CPU; ``tilth.compile`` in Python.
+
+    Parameters
+    ----------
+    spec
+        A path, a name from the zoo, or a loaded program.
+    weights
+        A ``.safetensors`` or ``.npz`` file or arrays by path; the spec's initialisers with
+        ``seed`` without it.
+    threads
+        Threads a call may use; all of the machine's by default.
+    precise
+        No Winograd and no reassociation.
+    """
+    program = spec if isinstance(spec, Program) else load(spec, set=set, variant=variant)
+    with located_faults(program.sources):
+        return CompiledProgram(program, program.weights_for(weights, seed), threads, precise)
+
+
+def write_module(
+    program: Program, path: Path, sizes: Mapping[str, int], threads: int | None, precise: bool,
+    weights: str | None,
+) -> str:  # fmt: skip
+    """Write the runnable module to a file; its text."""
+    text = module_source(program, sizes, threads, precise, weights)
+    path.write_text(text, encoding="utf-8")
+    return text
