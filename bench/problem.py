@@ -146,7 +146,7 @@ def _fit_statistics(graph: Graph, weights: Arrays, inputs: Arrays) -> None:
                 spread = x.var(axis=axes)
                 weights[mean] = values[operands[1]] = x.mean(axis=axes)
                 # A channel that is constant on one example would be blown up on the next.
-                floor = np.float32(0.01) * spread.mean() + np.float32(1e-6)
+                floor = np.float32(0.01) * np.mean(x * x) + np.float32(1e-6)
                 weights[var] = values[operands[2]] = np.maximum(spread, floor)
         if node.op == "param":
             values[Value(index)] = weights[str(node.attrs["path"])]

@@ -96,15 +96,16 @@ def _folded(
     mean, var = vectors[:2]
     weight, bias = vectors[2:] if vectors[2:] else (np.ones_like(mean), np.zeros_like(mean))
     scale = weight / np.sqrt(var + float(step.attrs["eps"]))  # type: ignore[arg-type]
-    kernel = arrays[conv.operands[1]]
-    before = arrays[conv.operands[2]] if len(conv.operands) > 2 else 0.0
+    x, *own = conv.operands
+    kernel = arrays[own[0]]
+    before = arrays[own[1]] if own[1:] else 0.0
     index = step.results[0].node
     made = (Value(index, -1), Value(index, -2))
     shape = (-1, *(1,) * (kernel.ndim - 1))
     arrays[made[0]] = (kernel * scale.reshape(shape)).astype(kernel.dtype)
     arrays[made[1]] = ((before - mean) * scale + bias).astype(kernel.dtype)
     del steps[conv.results[0].node]
-    return Step("conv", conv.attrs, (conv.operands[0], *made), step.results)
+    return Step("conv", conv.attrs, (x, *made), step.results)
 
 
 def _in_place(graph: Graph, step: Step, steps: dict[int, Step]) -> Step:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 
 from .kernels import image_depthwise, winograd
@@ -93,3 +95,8 @@ def tap_table(
 def depthwise(weight: np.ndarray) -> np.ndarray:
     """Depthwise weights; see :func:`image_depthwise.pack`."""
     return image_depthwise.pack(weight)
+
+
+def decoded(data: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array from its bytes in base64."""
+    return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)

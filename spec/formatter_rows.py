@@ -326,7 +326,7 @@ def _stand_alike(stream: Stream, starts: dict[int, int], i: int, other: int) -> 
     in_column = starts[i] == starts[other] or ends[0] == ends[1]
     if not in_column or stream.depth[i] != stream.depth[other]:
         return False
-    before = tokens[other - 1].type if other else ""
+    before = tokens[other - 1].type if other and not stream.ends_operand(other - 1) else ""
     return tokens[i].type == tokens[other].type or tokens[i - 1].type == before
 
 

@@ -16,7 +16,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.types import DTYPES, TensorType
 from ..ops import OpError
 from .load import LoadProgram, Packed
-from .storage import BLOCK, Arena, Blocked, Flat, Place, Storage
+from .storage import BLOCK, Arena, Blocked, Flat, Lane, Mapped, Place, Storage
 from .target import Target
 
 SCRATCH = Address("scratch", 0)
@@ -43,6 +43,7 @@ class Lowering:
     rows: list[PendingRow] = field(default_factory=list)
     stored: dict[Value, Storage] = field(default_factory=dict)
     scratch: int = 0
+    tables: list[tuple[Packed, tuple[Lane, ...], Place]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.load = LoadProgram(self.graph)
@@ -67,8 +68,10 @@ class Lowering:
         found = self.stored[value]
         if isinstance(found, Blocked):
             return found
-        from .cpu_layout import to_blocked
+        from .cpu_layout import gather_lanes, to_blocked
 
+        if isinstance(found, Mapped):
+            return gather_lanes(self, value, found)
         return to_blocked(self, value, found)
 
     def flat(self, value: Value) -> Flat:
@@ -78,7 +81,7 @@ class Lowering:
             return found
         from .cpu_layout import to_flat
 
-        return to_flat(self, value, found)
+        return to_flat(self, value, self.blocked(value))
 
     # ------------------------------------------------------------ making
 
@@ -159,12 +162,30 @@ class Lowering:
         self.scratch = max(self.scratch, scratch)
         self.rows.append(PendingRow(kernel, tasks, list(values), label))
 
+    def lane_table(self, lanes: Sequence[Lane], label: str) -> tuple[Packed, Place]:
+        """A table of channels' offsets from a base; filled in when buffers have places.
+
+        The buffers stay alive at the row that is emitted next.
+        """
+        for lane in lanes:
+            if lane.block.buffer is None:
+                raise OpError("E804", "a channel map of the caller's array is not possible")
+            lane.block.buffer.touch(len(self.rows))
+        base = lanes[0].block
+        packed = self.load.reserve(f"{label}.map", len(lanes) * 8)
+        self.tables.append((packed, tuple(lanes), base))
+        return packed, base
+
     # ------------------------------------------------------------ finishing
 
     def finish(self, name: str) -> LoweredPlan:
         """Offsets for all buffers, addresses for all words."""
         arena_bytes = self.arena.layout()
         slot = -(-self.scratch // 64) * 64
+        for packed, lanes, base in self.tables:
+            start = base.resolve().offset
+            offsets = [lane.place.resolve().offset - start for lane in lanes]
+            self.load.fill(packed, f"np.array({offsets}, np.int64)")
         rows = []
         for row in self.rows:
             words = tuple(_resolve(word, slot) for word in row.words)
@@ -231,6 +252,8 @@ def placements(graph: Graph, loaded: set[int]) -> dict[Value, Parent]:
     for index, node in graph.nodes():
         if node.op != "concat" or node.attrs["axis"] != 1 or node.type.rank != 4:
             continue
+        if not in_whole_blocks(graph, index):
+            continue
         channel = 0
         for value in graph.operands(index):
             size = graph.type_of(value).shape[1]
@@ -243,6 +266,12 @@ def placements(graph: Graph, loaded: set[int]) -> dict[Value, Parent]:
                 found[value] = Parent(Value(index), channel)
             channel += size  # type: ignore[operator]
     return found
+
+
+def in_whole_blocks(graph: Graph, index: int) -> bool:
+    """Whether every operand of a concatenation begins at a block."""
+    *rest, _ = graph.operands(index)
+    return all(graph.type_of(v).shape[1] % BLOCK == 0 for v in rest)
 
 
 LowerRule = Callable[[Lowering, int, Node], None]

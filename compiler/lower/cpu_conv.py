@@ -21,7 +21,7 @@ from .convolution import (
 )
 from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
 from .load import Packed, label
-from .storage import LINE, Blocked, Flat
+from .storage import LINE, Blocked, Flat, Mapped
 
 CLAMPS = {"": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 """Activations that are a clamp, done in the epilogue for nothing."""
@@ -171,8 +171,11 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     if isinstance(stored, Flat) and shape.channels < BLOCK and not parts.prologue:
         _planar(state, index, parts, stored, weight)
         return
-    x = state.blocked(value)
     flat = shape.pointwise and shape.stride == (1, 1) and not parts.prologue
+    if isinstance(stored, Mapped) and flat and shape.groups == 1:
+        _mapped(state, index, parts, stored, weight)
+        return
+    x = state.blocked(value)
     pixels = shape.images * shape.height * shape.width
     across = pixels if flat else shape.columns
     tile = choose_tile(across, shape.blocks_out, state.target, shape.groups)
@@ -213,6 +216,32 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     tasks = words["bands"] * words["panel_groups"] * (1 if flat else shape.images)
     scratch = x.blocks * block if staged else 0
     state.emit(kernel, tasks, direct.WORDS, words, parts.path, scratch)
+
+
+def _mapped(
+    state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: str
+) -> None:
+    """A pointwise convolution that reads its channels where they lie: one chunk a channel."""
+    shape = parts.shape
+    pixels = shape.images * shape.height * shape.width
+    tile = choose_tile(pixels, shape.blocks_out, state.target)
+    words, _ = _common(state, index, parts, BLOCK * tile.blocks)
+    plan = _flat_tasks(state, shape, tile, pixels)
+    panels = -(-shape.blocks_out // tile.blocks)
+    panel = shape.channels * tile.blocks * BLOCK * 4
+    packed = state.load.pack(
+        label(f"{parts.path}.weight"), f"pack.panels({weight}, {tile.blocks}, 1)", panels * panel
+    )
+    table, base = state.lane_table(x.lanes, parts.path)
+    words |= plan
+    words |= {
+        "x": base, "w": packed, "table": table, "chunks": shape.channels, "length": 1,
+        "full_chunks": shape.channels, "panels": panels, "blocks_out": shape.blocks_out,
+        "panel_bytes": panel, "group_panels": panels, "pixels": pixels,
+    }  # fmt: skip
+    kernel = direct.ConvKernel(tile.pixels, tile.blocks, LINE, "none", True, state.target.lanes)
+    tasks = words["bands"] * words["panel_groups"]
+    state.emit(kernel, tasks, direct.WORDS, words, parts.path)
 
 
 def _line_bytes(shape: ConvShape, staged: bool) -> int:

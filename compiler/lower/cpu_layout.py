@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from ...runtime.kernels import image_layout
 from ..ir.graph import Node, Value
 from ..ops import OpError
 from .cpu import Lowering, rule
-from .storage import Blocked, Flat, Place
+from .storage import Blocked, Flat, Mapped, Place, lanes_of
 
 
 def to_blocked(state: Lowering, value: Value, source: Flat) -> Blocked:
@@ -40,6 +43,68 @@ def to_flat(state: Lowering, value: Value, source: Blocked, port: int | None = N
     return made
 
 
+def gather_lanes(state: Lowering, value: Value, source: Mapped) -> Blocked:
+    """Channels from anywhere into blocks of their own."""
+    blank = Blocked(Place(None), source.images, source.channels, source.height, source.width)
+    made = replace(blank, place=Place(state.arena.new(blank.bytes)))
+    table, base = state.lane_table(source.lanes, "gather")
+    words = {
+        "x": base, "y": made.place, "channels": source.channels, "plane": made.block,
+        "pixels": source.images * source.height * source.width, "table": table,
+    }  # fmt: skip
+    kernel = image_layout.GatherKernel(state.target.lanes)
+    state.emit(kernel, source.channels, image_layout.WORDS, words, "gather")
+    state.stored[value] = made
+    return made
+
+
+@rule("take")
+def lower_take(state: Lowering, index: int, node: Node) -> None:
+    """Chosen channels: a map, no copy."""
+    value, chosen = state.graph.operands(index)
+    stored = state.stored[value]
+    if chosen.node not in state.phases or state.graph.node(chosen.node).op != "constant":
+        raise OpError("E804", "there is no CPU kernel for `take` by a computed index yet")
+    if node.attrs["axis"] != 1 or isinstance(stored, Flat):
+        raise OpError("E804", "there is no CPU kernel for this `take` yet")
+    lanes = lanes_of(stored)
+    picked = tuple(lanes[int(i)] for i in state.graph.constant(chosen.node))
+    state.stored[Value(index)] = Mapped(picked, stored.images, stored.height, stored.width)
+
+
+@rule("split", "slice")
+def lower_split(state: Lowering, index: int, node: Node) -> None:
+    """Ranges of channels: maps, or views of whole blocks."""
+    value = state.graph.operands(index)[0]
+    stored = state.stored[value]
+    if isinstance(stored, Flat) or not _on_channels(state, value, node):
+        raise OpError("E804", f"there is no CPU kernel for this `{node.op}` yet")
+    lanes = lanes_of(stored)
+    start = 0 if node.op == "split" else int(node.attrs["starts"][1])  # type: ignore[index,arg-type]
+    for place in range(len(node.types)):
+        count = state.shape(Value(index, place))[1]
+        picked = lanes[start : start + count]
+        start += count
+        made: Blocked | Mapped
+        made = Mapped(picked, stored.images, stored.height, stored.width)
+        if isinstance(stored, Blocked) and picked[0].lane == 0:
+            made = replace(stored, place=picked[0].block, channels=count)
+        state.stored[Value(index, place)] = made
+
+
+def _on_channels(state: Lowering, value: Value, node: Node) -> bool:
+    if node.op == "split":
+        return node.attrs["axis"] == 1
+    attrs: Any = node.attrs
+    shape = state.shape(value)
+    return all(step == 1 for step in attrs["steps"]) and all(
+        place == 1 or (low == 0 and high == size)
+        for place, (low, high, size) in enumerate(
+            zip(attrs["starts"], attrs["stops"], shape, strict=True)
+        )
+    )
+
+
 @rule("reshape")
 def lower_reshape(state: Lowering, index: int, node: Node) -> None:
     """The same elements: a view of row-major storage."""
@@ -54,10 +119,10 @@ def deliver_outputs(state: Lowering) -> None:
         if value.node in state.phases or value not in state.stored:
             raise OpError("E804", f"the output `{name}` does not depend on an input")
         stored = state.stored[value]
-        if stored.place.buffer is None and stored.place.port == port:
+        if isinstance(stored, Flat) and stored.place == Place(None, 0, port):
             continue
-        if isinstance(stored, Blocked):
-            to_flat(state, value, stored, port)
+        if not isinstance(stored, Flat):
+            to_flat(state, value, state.blocked(value), port)
         else:
             copy_flat(state, stored, Place(None, 0, port))
 

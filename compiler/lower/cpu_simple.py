@@ -9,10 +9,10 @@ from ...runtime.kernels import image_depthwise, image_pool, pool
 from ..ir.graph import Node, Value
 from ..ops import OpError
 from .convolution import BLOCK
-from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
+from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, in_whole_blocks, rule
 from .cpu_conv import ConvParts, packed_vector
 from .load import label
-from .storage import LINE, Blocked
+from .storage import LINE, Blocked, Flat, Mapped, lanes_of
 
 
 @rule("maxpool", "avgpool")
@@ -100,6 +100,11 @@ def lower_concat(state: Lowering, index: int, node: Node) -> None:
     value = Value(index)
     if node.attrs["axis"] != 1 or node.type.rank != 4:
         raise OpError("E804", "there is no CPU kernel for this concatenation yet")
+    if not in_whole_blocks(state.graph, index):
+        parts = [_image(state, operand) for operand in state.graph.operands(index)]
+        lanes = tuple(lane for part in parts for lane in lanes_of(part))
+        state.stored[value] = Mapped(lanes, parts[0].images, parts[0].height, parts[0].width)
+        return
     out = state.new_blocked(value)
     channel = 0
     for operand in state.graph.operands(index):
@@ -110,6 +115,11 @@ def lower_concat(state: Lowering, index: int, node: Node) -> None:
             continue
         _copy_blocks(state, source, out, channel)
         channel += source.channels
+
+
+def _image(state: Lowering, value: Value) -> Blocked | Mapped:
+    stored = state.stored[value]
+    return state.blocked(value) if isinstance(stored, Flat) else stored
 
 
 def _copy_blocks(state: Lowering, source: Blocked, out: Blocked, channel: int) -> None:

@@ -6,18 +6,19 @@ text is part of the module that is written, so a compiled file needs no compiler
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from ...runtime.abi import Address
 from ..ir.graph import Graph, Node, Value
 from ..ops import OpError
 
 LINE = 64
+LISTED = 512
+"""Elements up to which a constant is written as a list."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,6 @@ class LoadProgram:
     lines: list[str] = field(default_factory=list)
     packed: dict[str, int] = field(default_factory=dict)
     size: int = 0
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
     _names: dict[Value, str] = field(default_factory=dict)
     _known: dict[str, Packed] = field(default_factory=dict)
 
@@ -72,25 +72,33 @@ class LoadProgram:
 
     def _constant(self, node: Node) -> str:
         array = self.graph.constants[str(node.attrs["hash"])]
-        if array.size <= 16:
+        if array.size <= LISTED:
             return f"np.array({array.tolist()!r}, np.{array.dtype})".replace("inf", "np.inf")
-        digest = str(node.attrs["hash"])
-        self.constants[digest] = array
-        return f'c["{digest}"]'
+        data = base64.b64encode(array.tobytes()).decode()
+        return f'pack.decoded("{data}", "{array.dtype}", {array.shape})'
 
     def pack(self, name: str, text: str, size: int) -> Packed:
         """Keep an array of ``size`` bytes that ``text`` computes; equal texts share one place."""
         if text not in self._known:
-            unique = name
-            number = 2
-            while unique in self.packed:
-                unique = f"{name}.{number}"
-                number += 1
-            self.packed[unique] = self.size
-            self._known[text] = Packed(unique, self.size)
-            self.lines.append(f'yield "{unique}", {text}')
-            self.size += -(-size // LINE) * LINE
+            self._known[text] = self.reserve(name, size)
+            self.fill(self._known[text], text)
         return self._known[text]
+
+
+    def reserve(self, name: str, size: int) -> Packed:
+        """Room for an array that :meth:`fill` gives later."""
+        unique, number = name, 2
+        while unique in self.packed:
+            unique = f"{name}.{number}"
+            number += 1
+        self.packed[unique] = self.size
+        place = Packed(unique, self.size)
+        self.size += -(-size // LINE) * LINE
+        return place
+
+    def fill(self, place: Packed, text: str) -> None:
+        """What a reserved place holds."""
+        self.lines.append(f'yield "{place.name}", {text}')
 
 
 def _infix(symbol: str) -> Callable[..., str]:

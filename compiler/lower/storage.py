@@ -93,7 +93,45 @@ class Flat:
     dtype: str
 
 
-Storage = Blocked | Flat
+@dataclass(frozen=True)
+class Lane:
+    """One channel: the place of its block's first plane, and its lane there."""
+
+    block: Place
+    lane: int
+
+    @property
+    def place(self) -> Place:
+        """The channel's value at the first pixel."""
+        return self.block.moved(self.lane * 4)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """An image value whose channels lie anywhere: a channel map instead of a copy."""
+
+    lanes: tuple[Lane, ...]
+    images: int
+    height: int
+    width: int
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.lanes)
+
+
+def lanes_of(stored: Blocked | Mapped) -> tuple[Lane, ...]:
+    """Every channel's place."""
+    if isinstance(stored, Mapped):
+        return stored.lanes
+    return tuple(
+        Lane(stored.place.moved(c // BLOCK * stored.block), c % BLOCK)
+        for c in range(stored.channels)
+    )
+
+
+Storage = Blocked | Flat | Mapped
 
 
 @dataclass

@@ -97,9 +97,10 @@ class _Travel:
         for index in rw.all():
             if self._starts_here(index) or any(map(self.is_moved, rw.operands(index))):
                 self._visit(index)
-        for _, value in list(rw.graph.outputs):
-            if self.is_moved(value):
-                rw.replace(value, self._materialised(value))
+        moved = [v for v in dict.fromkeys(v for _, v in rw.graph.outputs) if self.is_moved(v)]
+        # All are made before any replaces what others may be made of.
+        for value, ready in [(value, self._materialised(value)) for value in moved]:
+            rw.replace(value, ready)
         for index in reversed(rw.all()):
             if index in rw.graph:
                 rw.sweep(index)
@@ -150,6 +151,8 @@ class _Travel:
         self._done.add(index)
         for place, (value, order) in enumerate(results):
             old = Value(index, place)
+            if index not in rw.graph:  # nothing reads the results that are left
+                return
             if order == identity(len(order)):
                 rw.replace(old, value)
             else:
@@ -206,7 +209,8 @@ class _Travel:
     def _pending(self, value: Value) -> int:
         """How many readers a physical value has or will have."""
         rw = self.rewriter
-        names = [value, *self._aliases.get(value, ())]
+        known = [value, *self._aliases.get(value, ())]
+        names = [name for name in known if name.node in rw.graph]
         readers = sum(1 for name in names for user, _ in rw.readers(name) if user not in self._done)
         return readers + sum(1 for _, put_out in rw.graph.outputs if put_out in names)
 

@@ -69,6 +69,7 @@ class DepthwiseKernel:
                     "    {a} = {a} + load(residual + {to})",
                     "store(y + {to}, vmin(vmax({a}, low), high))",
                 ],
+                together=[],
                 alone=[],
             ),
         ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import tile
 
-WORDS = ["x", "y", "images", "channels", "pixels", "plane"]
+WORDS = ["x", "y", "images", "channels", "pixels", "plane", "table"]
 """The row; ``plane`` is the blocked side's byte stride."""
 
 
@@ -77,5 +77,31 @@ class CopyKernel:
             *tile.words(WORDS),
             "    for i in range(pixels):",
             "        store_f32(y + i * 4, load_f32(x + i * 4))",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class GatherKernel:
+    """One channel of blocked images from anywhere; a task is a channel, ``table`` its offset."""
+
+    width: int
+
+    @property
+    def name(self) -> str:
+        """A readable file name."""
+        return f"gather_w{self.width}"
+
+    def source(self) -> str:
+        """The kernel's Python source."""
+        lines = [
+            '"""Channels of blocked images from anywhere."""',
+            *tile.header(self.width),
+            "def kernel(row, task, slot):",
+            *tile.words(WORDS),
+            "    at = x + load_i64(table + task * 8)",
+            "    to = y + (task // 16) * plane + (task % 16) * 4",
+            "    for pixel in range(pixels):",
+            "        store_f32(to + pixel * 64, load_f32(at + pixel * 64))",
         ]
         return "\n".join(lines) + "\n"

@@ -88,8 +88,6 @@ class Expression:
 NUMBERS = {
     "leaky_relu": ("slope",),
     "elu": ("alpha",),
-    "sigmoid": ("slope",),
-    "softplus": ("beta",),
     "polygamma": ("n",),
 }
 """Attributes of ops that become constants, after the op's operands."""
@@ -139,7 +137,7 @@ class Writer:
             beta = self.constant(dtype, attrs["beta"])
             scaled = self._step("mul", (names[0], beta), dtype)
             return self._step("div", (self._step("softplus", (scaled,), dtype), beta), dtype)
-        if op in ("leaky_relu", "elu", "polygamma"):
+        if op in NUMBERS:
             names += [self.constant(dtype, float(attrs[name])) for name in NUMBERS[op]]
         result = "bool" if op in TRUTHS else self._dtype(names[1]) if op == "where" else dtype
         return self._step(op, tuple(names), result)

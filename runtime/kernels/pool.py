@@ -35,19 +35,19 @@ class PoolKernel:
     def source(self) -> str:
         """The kernel's Python source."""
         w = self.window
-        ahead, alone = ['start = spread(float32(float("-inf")))'], []
+        ahead, together, alone = ['start = spread(float32(float("-inf")))'], [], []
         tap, finish = "{a} = maximum({x}, {a})", ["store(y + {to}, {a})"]
         if self.kind != "max":
             ahead = ["start = spread(float32(0.0))", *self._divisor(w)]
             tap = "{a} = {a} + {x}"
             finish = ["store(y + {to}, {a} / divisor)"]
-            alone = self._divisor_alone()
+            together, alone = ["divisor = full"], self._divisor_alone()
         lines = [
             f'"""Pooling ({self.kind}), {w.taps} taps a row, stride {w.stride}."""',
             *window.header(self.width),
             *tile.words(WORDS),
             *window.prologue(w),
-            *window.loops(w, self.width, ahead, tap, finish, alone),
+            *window.loops(w, self.width, ahead, tap, finish, together, alone),
         ]
         return "\n".join(lines) + "\n"
 
@@ -56,7 +56,7 @@ class PoolKernel:
         count = "last_tap - first_tap"
         if self.kind == "mean_padded":
             count = "min(top + taps_y, height + pad_bottom) - top"
-        return [f"tall = {count}", f"full = spread(float32(tall * {w.taps}))", "divisor = full"]
+        return [f"tall = {count}", f"full = spread(float32(tall * {w.taps}))"]
 
     def _divisor_alone(self) -> list[str]:
         count = "last - first"

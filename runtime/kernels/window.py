@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import tile
-
 WORDS = [
     "x", "y", "x_image", "x_block", "y_image", "y_block", "blocks", "bands", "band_rows",
     "height", "width", "rows", "columns", "taps_y", "stride_y", "dilation_y", "pad_top", "pad_left",
@@ -82,21 +80,26 @@ def loops(
     ahead: list[str],
     tap: str,
     finish: list[str],
+    together: list[str],
     alone: list[str],
 ) -> list[str]:
     """All rows and columns of a task.
 
     ``ahead`` sets up a row (``first_tap .. last_tap`` and ``lane``, the byte of the block, are
     known); ``tap`` updates ``{a}`` by the input ``{x}`` and the weight at ``{w}``; ``finish`` turns
-    ``{a}`` into a result and stores it at ``{to}``; ``alone`` runs before the finish of a pixel
-    that is computed by itself, whose taps are ``first .. last``.
+    ``{a}`` into a result and stores it at ``{to}``. Before the finish runs ``together`` in a tile,
+    and ``alone`` for a pixel that is computed by itself, whose taps are ``first .. last``.
     """
     wide = width * 4
     return [
         "    for line in range(first_row, last_row):",
         "        top = line * stride_y - pad_top",
-        "        first_tap = max((dilation_y - 1 - top) // dilation_y, 0)",
-        "        last_tap = min((height - 1 - top) // dilation_y + 1, taps_y)",
+        "        first_tap = 0",
+        "        last_tap = taps_y",
+        "        if top < 0:",
+        "            first_tap = (dilation_y - 1 - top) // dilation_y",
+        "        if top + (taps_y - 1) * dilation_y >= height:",
+        "            last_tap = (height - 1 - top) // dilation_y + 1",
         f"        for lane in range(0, 64, {wide}):",
         *("            " + code for code in ahead),
         "            above = source + top * width * 64 - pad_left * 64 + lane",
@@ -105,7 +108,7 @@ def loops(
         "            while column < columns:",
         "                if column >= left and column < right:",
         f"                    column = min(column, right - {window.pixels})",
-        *("                    " + code for code in _tile(window, tap, finish)),
+        *("                    " + code for code in _tile(window, tap, finish, together)),
         f"                    column += {window.pixels}",
         "                else:",
         *("                    " + code for code in _pixel(window, tap, finish, alone)),
@@ -113,7 +116,7 @@ def loops(
     ]
 
 
-def _tile(window: Window, tap: str, finish: list[str]) -> list[str]:
+def _tile(window: Window, tap: str, finish: list[str], together: list[str]) -> list[str]:
     """Pixels whose taps are all inside; an input that several taps need is loaded once."""
     rows = [f"a{p} = start" for p in range(window.pixels)]
     rows += [
@@ -130,6 +133,7 @@ def _tile(window: Window, tap: str, finish: list[str]) -> list[str]:
                 rows.append(f"    x{offset} = load(xp + {offset * 64})")
             code = tap.format(a=f"a{p}", x=f"x{offset}", w=f"wp + {kx * 64}")
             rows.append("    " + code)
+    rows += together
     for p in range(window.pixels):
         rows.append(f"to = place + (column + {p}) * 64")
         rows += [code.format(a=f"a{p}", to="to") for code in finish]
@@ -169,7 +173,3 @@ def header(width: int, extra: str = "") -> list[str]:
         "",
         "def kernel(row, task, slot):",
     ]
-
-
-__all__ = ["WORDS", "Window", "division", "header", "loops", "prologue", "tasks", "tile",
-           "tile_pixels"]  # fmt: skip

@@ -15,7 +15,7 @@ from .builder import MAX_NODES, MAX_TENSOR_BYTES, GraphBuilder, Weight, constrai
 from .errors import Poisoned, fail
 from .values import BATCH, Axis
 
-MAX_DEPTH = 200
+MAX_DEPTH = 400
 MAX_WEIGHT = 128
 MAX_STEPS = 200_000
 

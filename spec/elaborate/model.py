@@ -26,8 +26,8 @@ from .values import BATCH
 
 NAME = r"[A-Za-z_]\w*'?"
 STACK_FRAMES = 30_000
-"""Python frames that an elaboration may nest: some 60 for each of 200 nested definitions, and more
-for syntax inside them."""
+"""Python frames that an elaboration may nest: some 40 for each of ``MAX_DEPTH`` definitions and
+as many again for syntax inside them. A C stack of 8 MB holds them."""
 
 Resolver = Callable[[str], "tuple[Envelope, str | None] | None"]
 """Finds another spec and its variant by name (for ``use:``)."""
@@ -129,7 +129,7 @@ def _lost_names(
 
 @contextmanager
 def deep_stack() -> Iterator[None]:
-    """Room on Python's stack for definitions nested ``MAX_DEPTH`` deep, while any elaboration runs.
+    """Room on Python's stack for deeply nested definitions, while any elaboration runs.
 
     The limit is the interpreter's own, so elaborations in several threads share it.
     """

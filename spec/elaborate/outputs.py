@@ -80,7 +80,11 @@ def _losses(scope: Scope, seen: dict[str, Any]) -> bool:
 
 
 def _next_state(scope: Scope, name: str, entry: Any) -> Tensor:
-    value = evaluate_value(entry.statements[0].value, scope.env)
+    row = entry.statements[0]
+    if not isinstance(row, s.Equation):
+        fail("E606", f"the state `{name[:-1]}` is updated by an equation", entry.span,
+             hint=f"write `{name} = ...`")  # fmt: skip
+    value = evaluate_value(row.value, scope.env)
     kind = scope.force(scope.entries[name[:-1]]).type
     tensor = t.as_tensor(scope.env, value, entry.span, kind.dtype)
     if tensor.type.shape != kind.shape:

@@ -137,7 +137,7 @@ def _find_index(
     index, _ = shifted_name(item, scope.env)
     if index is None:
         fail("E506", "a recurrence needs an index on the left-hand side", row.span)
-    places = dict.fromkeys(group, place)
+    places = dict.fromkeys([*group, *(x.name for row in rows for x in row.targets)], place)
     return index, places
 
 

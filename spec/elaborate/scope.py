@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...compiler.ir.types import Span
 from ...compiler.ops import LAYERS
 from .. import syntax as s
+from ..diagnostics import Diagnostic
 from .builder import GraphBuilder, Path
 from .environment import Env
 from .errors import ElaborationError, Poisoned, fail
@@ -207,6 +208,12 @@ class Scope:
         except ElaborationError as fault:
             entry.state = "failed"
             self.elab.report(fault.diagnostic)
+            raise Poisoned from None
+        except RecursionError:
+            entry.state = "failed"
+            self.elab.report(
+                Diagnostic("E701", "definitions depend on each other too deeply", entry.span)
+            )
             raise Poisoned from None
         except BaseException:
             entry.state = "failed"

@@ -213,7 +213,7 @@ def random_weights(graph):
     return found
 
 
-@settings(max_examples=60, derandomize=True, deadline=None,
+@settings(max_examples=40, derandomize=True, deadline=None,
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
 @given(nets())
 def test_generated_nets_have_the_shapes_that_they_run_to(case):

@@ -308,7 +308,7 @@ def test_spaces_line_tokens_up_or_vanish(trees, data):
     check_runs(styled)
 
 
-WORD = r'"[^"]*"|\d+(?:\.\d+)?(?:e[+-]?\d+)?|[\w.\']+\{?|>>|\+\+|[<>=!]=|[^\s\w]'
+WORD = r'"[^"]*"|\d+(?:\.\d+)?(?:e[+-]?\d+)?|[\w\']+\{?|\.\.|>>|\+\+|[<>=!]=|[^\s\w]'
 
 
 def words(line):
