@@ -70,7 +70,7 @@ model: |
   y[t] ~ labels(L) for t in 0..T
   factor unary[t, y[t]] for t in 0..T
   factor A[y[t-1], y[t]] for t in 1..T
-  loss = -logp(y=label)
+  loss = -logp(y = label)
   output map(y), marginals(y)
 """
 

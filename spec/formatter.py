@@ -17,13 +17,12 @@ import re
 
 from . import syntax as s
 from .diagnostics import Reporter
-from .formatter_rows import break_long, keep_breaks, make_rows, print_rows
+from .formatter_rows import BLOCK_INDENT, break_long, keep_breaks, make_rows, print_rows
 from .formatter_tokens import find_comments, make_stream, spaces_between
 from .parser import parse_formula, parse_model
 from .source import make_source
 from .yaml_nodes import MappingNode, Node, ScalarNode, SequenceNode, read_yaml
 
-BLOCK_INDENT = 2
 FORMULA_SECTIONS = ("model", "train")
 """Top-level keys whose literal blocks hold statements of the model language."""
 

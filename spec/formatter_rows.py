@@ -230,8 +230,7 @@ def _least_gaps(rows: list[Row], stream: Stream, spaces: list[bool]) -> list[int
     gaps = [int(space) for space in spaces]
     padded: set[int] = set()
     for i, token in enumerate(stream.tokens[1:], 1):
-        opens = stream.tokens[i - 1].type in ("LPAR", "LSQB")
-        group = opens and (i == 1 or not stream.ends_operand(i - 2)) and not _is_head(stream, i - 1)
+        group = _behind_bracket(stream, i) and not _is_call(stream, i - 1)
         if group and stream.runs[i] and row_of[i] != row_of[stream.partner[i - 1]]:
             padded.add(i - 1)
             gaps[i] = 1
@@ -240,9 +239,12 @@ def _least_gaps(rows: list[Row], stream: Stream, spaces: list[bool]) -> list[int
     return gaps
 
 
-def _is_head(stream: Stream, opener: int) -> bool:
-    """Whether a bracket holds the parameters of ``fn`` or the settings of a loop."""
-    return opener > 0 and stream.tokens[opener - 1].type in ("FN", "FIX", "ITERATE")
+def _is_call(stream: Stream, opener: int) -> bool:
+    """Whether a bracket belongs to what stands before it: a call, an index, parameters."""
+    heads = ("FN", "FIX", "ITERATE")
+    return opener > 0 and (
+        stream.ends_operand(opener - 1) or stream.tokens[opener - 1].type in heads
+    )
 
 
 def _line_up(rows: list[Row], stream: Stream, least: list[int]) -> None:
@@ -267,8 +269,7 @@ def _line_up(rows: list[Row], stream: Stream, least: list[int]) -> None:
 
 def _may_line_up(stream: Stream, least: list[int], i: int) -> bool:
     """Whether the author put more spaces before a token than needed, on purpose perhaps."""
-    behind_bracket = stream.tokens[i - 1].type in ("LPAR", "LSQB")
-    return stream.runs[i] > least[i] and (stream.runs[i] >= 2 or behind_bracket)
+    return stream.runs[i] > least[i] and (stream.runs[i] >= 2 or _behind_bracket(stream, i))
 
 
 def _paragraphs(rows: list[Row]) -> list[list[Row]]:
@@ -294,7 +295,7 @@ def _set_gaps(
         if i in wide:
             room = stream.columns[i] + shift - end
             # One space where none is due would be taken for a slip the next time.
-            gap = room if room >= 2 or (room > 0 and _may_be_one(stream, i)) else gap
+            gap = room if room >= 2 or (room == 1 and _behind_bracket(stream, i)) else gap
             gap = max(gap, least[i])
         starts[i] = end + gap
         if k == 0 or stream.tokens[i].line != stream.tokens[i - 1].line:
@@ -303,7 +304,7 @@ def _set_gaps(
         end = starts[i] + len(row.words[k])
 
 
-def _may_be_one(stream: Stream, i: int) -> bool:
+def _behind_bracket(stream: Stream, i: int) -> bool:
     return stream.tokens[i - 1].type in ("LPAR", "LSQB")
 
 
@@ -312,9 +313,8 @@ def _serves(
 ) -> bool:
     """Whether a row above or below has a token of the same kind in the column of this one."""
     i = paragraph[number].places[k]
-    start = starts[i]
-    for rows in (reversed(paragraph[:number]), paragraph[number + 1 :]):
-        row = next((row for row in rows if row.width > start), None)
+    for numbers in (range(number - 1, -1, -1), range(number + 1, len(paragraph))):
+        row = next((paragraph[n] for n in numbers if paragraph[n].width > starts[i]), None)
         if row and any(_stand_alike(stream, starts, i, other) for other in row.places):
             return True
     return False

@@ -1,0 +1,64 @@
+"""A graph stage by stage: after a pass, as a diff of one pass, and the time each pass took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches, unified_diff
+
+from ..compiler.ir.graph import Graph
+from ..compiler.ir.text import print_graph
+from ..compiler.options import Options
+from ..compiler.pipeline import PASSES, run
+
+FUSED = "fused"
+"""The stage after every pass."""
+
+
+def pass_names() -> tuple[str, ...]:
+    """Names of all passes, in the order in which they run."""
+    return tuple(step.name for step in PASSES)
+
+
+def stages(graph: Graph, options: Options | None = None) -> Mapping[str, Graph]:
+    """The graph after each pass by the pass's name; ``"graph"`` is the source, ``"fused"`` the end."""
+    found = {"graph": graph}
+    outcome = run(graph, options, after=found.__setitem__)
+    return {**found, FUSED: outcome.graph}
+
+
+def after_pass(graph: Graph, name: str, options: Options | None = None) -> Graph:
+    """The graph after one pass, or after all of them for ``"fused"``.
+
+    Raises ``KeyError`` with a readable message when there is no such pass.
+    """
+    return run(graph, options, PASSES[: _place(name) + 1]).graph
+
+
+def pass_diff(graph: Graph, name: str, options: Options | None = None) -> str:
+    """What one pass changed, as a unified diff of text forms; empty when it changed nothing.
+
+    Nodes are numbered by canonical order, so that a node that goes renumbers all that follow.
+    """
+    place = _place(name)
+    before = run(graph, options, PASSES[:place]).graph
+    after = run(graph, options, PASSES[: place + 1]).graph
+    texts = (print_graph(before).splitlines(), print_graph(after).splitlines())
+    label = PASSES[place].name
+    lines = unified_diff(*texts, f"before {label}", f"after {label}", lineterm="")
+    return "\n".join(lines)
+
+
+def pass_times(graph: Graph, options: Options | None = None) -> tuple[tuple[str, float], ...]:
+    """Each pass and the seconds it took."""
+    return run(graph, options).seconds
+
+
+def _place(name: str) -> int:
+    names = pass_names()
+    if name == FUSED:
+        return len(names) - 1
+    if name not in names:
+        close = get_close_matches(name, names, 3)
+        hint = f"close are {', '.join(close)}" if close else f"there are {', '.join(names)}"
+        raise KeyError(f"there is no pass {name}; {hint}")
+    return names.index(name)
