@@ -10,6 +10,7 @@ from time import perf_counter
 from .ir.graph import Graph
 from .ir.verify import VerifyError
 from .ir.verify import verify as verify_graph
+from .ops.control import LOOPS
 from .options import Options
 from .passes.common_subexpressions import common_subexpressions
 from .passes.dead_code import dead_code
@@ -36,13 +37,23 @@ class Pass:
     why_here: str
 
 
+def where_there_are_loops(step: Transform) -> Transform:
+    """The pass, skipped on graphs without loops: they have nothing new to offer it."""
+
+    def run_on_loops(rewriter: Rewriter, options: Options) -> None:
+        if rewriter.of_op(*LOOPS):
+            step(rewriter, options)
+
+    return run_on_loops
+
+
 PASSES: tuple[Pass, ...] = (
     Pass("simplify", simplify, "first: the others then meet each thing in one form"),
     Pass("share", common_subexpressions, "equal forms are equal nodes only now"),
     Pass("merge_channel_shuffles", merge_channel_shuffles, "shuffles part a conv from its norm"),
     Pass("fold_batch_norm", fold_batch_norm, "norms now stand next to their convolutions"),
     Pass("hoist_from_loops", hoist_from_loops, "products leave loops one by one"),
-    Pass("tidy_loops", simplify, "what left meets its bias outside"),
+    Pass("tidy_loops", where_there_are_loops(simplify), "what left meets its bias outside"),
     Pass("merge_sibling_contractions", merge_sibling_contractions, "siblings now stand together"),
     Pass("hoist_merged_weights", hoist_from_loops, "weights joined inside a loop are joined once"),
     Pass("tidy", simplify, "what folding, merging and hoisting left"),

@@ -384,18 +384,33 @@ def _fit_node(
     node = rewriter.node(index)
     if pattern.ops and node.op not in pattern.ops:
         return
+    operands = rewriter.operands(index) if pattern.operands is not None else ()
+    if pattern.operands is not None and not _may_fit(rewriter, operands, pattern.operands):
+        return
     bound = {**bound, **{capture: node.attrs[attr] for attr, capture in pattern.attrs}}
     if pattern.name:
         bound[pattern.name] = Value(index)
     if pattern.operands is None:
         yield bound
         return
-    operands = rewriter.operands(index)
-    if len(operands) != len(pattern.operands):
-        return
     yield from _fit_all(rewriter, operands, pattern.operands, bound)
     if node.op in COMMUTATIVE:
         yield from _fit_all(rewriter, operands[::-1], pattern.operands, bound)
+
+
+def _may_fit(
+    rewriter: Rewriter, values: Sequence[Value], patterns: Sequence[Wild | Number | Apply]
+) -> bool:
+    """A quick look at operand counts and ops that turns most nodes away, in any order."""
+    if len(values) != len(patterns):
+        return False
+    names = {rewriter.node(value.node).op for value in values}
+    for pattern in patterns:
+        if isinstance(pattern, Number) and not names & {"fill", "constant"}:
+            return False
+        if isinstance(pattern, Apply) and pattern.ops and names.isdisjoint(pattern.ops):
+            return False
+    return True
 
 
 def _fit_all(

@@ -49,7 +49,7 @@ def row(kernel: KernelSpec, tasks: int, label: str, **words: Any) -> Row:
     if "words" in words:
         return Row(kernel, Step(kernel.name, tasks, tuple(words["words"]), label))
     module = importlib.import_module(type(kernel).__module__)
-    names = getattr(module, "ROWS", {}).get(type(kernel).__name__, module.WORDS)
+    names = getattr(module, "ROWS", {}).get(type(kernel).__name__) or module.WORDS
     unknown = set(words) - set(names)
     if unknown:
         raise RuntimeFault("E804", f"{kernel.name} has no words {sorted(unknown)}",

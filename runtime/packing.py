@@ -6,7 +6,8 @@ import base64
 
 import numpy as np
 
-from .kernels import image_depthwise, winograd
+from .kernels import depthwise as depthwise_kernels
+from .kernels import linear, winograd
 from .kernels.tile import BLOCK
 
 
@@ -71,13 +72,13 @@ def transformed(weight: np.ndarray, blocks: int) -> np.ndarray:
 
 
 def matrix(weight: np.ndarray, blocks: int) -> np.ndarray:
-    """A dense layer's [K, C] as [panels, C, 16 * blocks]."""
-    k, c = weight.shape
-    wide = BLOCK * blocks
-    count = -(-k // wide)
-    full = np.zeros((count * wide, c), np.float32)
-    full[:k] = weight
-    return np.ascontiguousarray(full.reshape(count, wide, c).transpose(0, 2, 1))
+    """A dense layer's weights; see :func:`linear.pack`."""
+    return linear.pack(weight, blocks)
+
+
+def depthwise(weight: np.ndarray) -> np.ndarray:
+    """Depthwise weights; see :func:`depthwise.pack`."""
+    return depthwise_kernels.pack(weight)
 
 
 def tap_table(
@@ -90,11 +91,6 @@ def tap_table(
     )
     offsets = b * block_bytes + i * dilation[0] * line_bytes + j * dilation[1] * pixel_bytes
     return offsets.reshape(-1).astype(np.int64)
-
-
-def depthwise(weight: np.ndarray) -> np.ndarray:
-    """Depthwise weights; see :func:`image_depthwise.pack`."""
-    return image_depthwise.pack(weight)
 
 
 def decoded(data: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -20,7 +20,7 @@ def pass_names() -> tuple[str, ...]:
 
 
 def stages(graph: Graph, options: Options | None = None) -> Mapping[str, Graph]:
-    """The graph after each pass by the pass's name; ``"graph"`` is the source, ``"fused"`` the end."""
+    """The graph after each pass by its name; ``"graph"`` is the source, ``"fused"`` the end."""
     found = {"graph": graph}
     outcome = run(graph, options, after=found.__setitem__)
     return {**found, FUSED: outcome.graph}

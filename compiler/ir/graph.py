@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 
 import networkx as nx
 import numpy as np
@@ -90,13 +91,20 @@ class Graph:
 
     def operands(self, index: int) -> tuple[Value, ...]:
         """What the node reads, in operand order."""
-        edges = sorted(self._net.in_edges(index, keys=True, data="result"), key=lambda e: e[2])
-        return tuple(Value(source, result) for source, _, _, result in edges)
+        reads = [
+            (position, Value(source, edge["result"]))
+            for source, edges in self._net.pred[index].items()
+            for position, edge in edges.items()
+        ]
+        reads.sort(key=itemgetter(0))
+        return tuple(value for _, value in reads)
 
     def users(self, index: int) -> list[tuple[int, int, int]]:
         """``(consumer, operand position, result read)`` for every edge out of the node, sorted."""
         return sorted(
-            (u, key, r) for _, u, key, r in self._net.out_edges(index, keys=True, data="result")
+            (user, position, edge["result"])
+            for user, edges in self._net.succ[index].items()
+            for position, edge in edges.items()
         )
 
     def order(self) -> list[int]:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...runtime.kernels import image_pool
 from ...runtime.kernels import pointwise as pw
 from ...runtime.kernels.elements import VECTOR_FLOAT
 from ..ir.graph import Graph, Node, Value
 from ..ops import OPS, OpError
 from .convolution import BLOCK
-from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
-from .storage import LINE, Blocked, Flat
+from .cpu import Lowering, rule
+from .cpu_simple import global_pool
+from .storage import Blocked, Flat
 
 ELEMENTWISE = tuple(
     name for name, op in OPS.items() if op.batching == "elementwise" and name in VECTOR_FLOAT
@@ -162,12 +162,4 @@ def _reduced(
     shape = tuple(int(d) for d in region.type_of(source).shape)  # type: ignore[arg-type]
     before = state.loose_blocked(shape)
     _walk(state, before, region, source, inputs, node.name)
-    out = state.new_flat(Value(index))
-    words = {
-        "x": before.place, "y": out.place, "x_plane": before.plane, "height": before.height,
-        "width": before.width, "images": before.images, "channels": before.channels,
-        "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
-    }  # fmt: skip
-    kernel = image_pool.PlaneKernel(kind, state.target.lanes)
-    state.emit(kernel, before.blocks * before.images, image_pool.WORDS, words, node.name, LINE)
-
+    global_pool(state, before, state.new_flat(Value(index)), kind, node.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ...runtime.kernels import image_layout
+from ...runtime.kernels import channel_map, layout, pointwise
 from ..ir.graph import Node, Value
 from ..ops import OpError
 from .cpu import Lowering, rule
@@ -16,44 +16,44 @@ def to_blocked(state: Lowering, value: Value, source: Flat) -> Blocked:
     """A row-major image as blocks."""
     if len(source.shape) != 4 or source.dtype != "f32":
         raise OpError("E804", f"there is no image layout for {source.dtype}{list(source.shape)}")
-    n, c, h, w = source.shape
-    blank = Blocked(Place(None), n, c, h, w)
-    made = Blocked(Place(state.arena.new(blank.bytes)), n, c, h, w)
-    words = {
-        "x": source.place, "y": made.place, "images": n, "channels": c, "pixels": h * w,
-        "plane": made.plane,
-    }  # fmt: skip
-    kernel = image_layout.LayoutKernel(True, state.target.lanes)
-    state.emit(kernel, n * made.blocks, image_layout.WORDS, words, "layout")
+    made = state.loose_blocked(source.shape)
+    _convert(state, source.place, made, True)
     state.stored[value] = made
     return made
 
 
 def to_flat(state: Lowering, value: Value, source: Blocked, port: int | None = None) -> Flat:
     """Blocks as a row-major image; into an output of the call when ``port`` is given."""
-    n, c, h, w = source.images, source.channels, source.height, source.width
-    place = Place(None, 0, port) if port is not None else Place(state.arena.new(n * c * h * w * 4))
-    made = Flat(place, (n, c, h, w), "f32")
+    shape = (source.images, source.channels, source.height, source.width)
+    size = source.images * source.channels * source.height * source.width * 4
+    place = Place(None, 0, port) if port is not None else Place(state.arena.new(size))
+    _convert(state, place, source, False)
+    return Flat(place, shape, "f32")
+
+
+def _convert(state: Lowering, flat: Place, blocked: Blocked, to: bool) -> None:
+    pixels = blocked.height * blocked.width
     words = {
-        "x": source.place, "y": place, "images": n, "channels": c, "pixels": h * w,
-        "plane": source.plane,
+        "flat": flat, "blocked": blocked.place, "flat_image": blocked.channels * pixels * 4,
+        "blocked_image": blocked.plane, "blocked_block": blocked.block, "blocks": blocked.blocks,
+        "channels": blocked.channels, "pixels": pixels, "groups": -(-pixels // layout.PIXELS),
     }  # fmt: skip
-    kernel = image_layout.LayoutKernel(False, state.target.lanes)
-    state.emit(kernel, n * source.blocks, image_layout.WORDS, words, "layout")
-    return made
+    kernel = layout.BlockKernel(to, state.target.lanes)
+    tasks = layout.block_tasks(blocked.images, blocked.blocks, pixels)
+    state.emit(kernel, tasks, layout.BLOCK_WORDS, words, "layout")
 
 
 def gather_lanes(state: Lowering, value: Value, source: Mapped) -> Blocked:
     """Channels from anywhere into blocks of their own."""
-    blank = Blocked(Place(None), source.images, source.channels, source.height, source.width)
-    made = replace(blank, place=Place(state.arena.new(blank.bytes)))
+    shape = (source.images, source.channels, source.height, source.width)
+    made = state.loose_blocked(shape)
     table, base = state.lane_table(source.lanes, "gather")
     words = {
-        "x": base, "y": made.place, "channels": source.channels, "plane": made.block,
-        "pixels": source.images * source.height * source.width, "table": table,
+        "x": base, "y": made.place, "y_block": made.block, "table": table,
+        "pixels": source.images * source.height * source.width,
     }  # fmt: skip
-    kernel = image_layout.GatherKernel(state.target.lanes)
-    state.emit(kernel, source.channels, image_layout.WORDS, words, "gather")
+    kernel = channel_map.ChannelGatherKernel(state.target.lanes)
+    state.emit(kernel, source.channels, channel_map.WORDS, words, "gather")
     state.stored[value] = made
     return made
 
@@ -128,12 +128,10 @@ def deliver_outputs(state: Lowering) -> None:
 
 
 def copy_flat(state: Lowering, source: Flat, goal: Place) -> None:
-    """Copy a row-major value of float32."""
-    count = 1
-    for dim in source.shape:
-        count *= dim
-    if source.dtype != "f32":
-        raise OpError("E804", f"there is no CPU kernel to copy {source.dtype} yet")
-    words = {"x": source.place, "y": goal, "pixels": count}
-    kernel = image_layout.CopyKernel(state.target.lanes)
-    state.emit(kernel, 1, image_layout.WORDS, words, "copy")
+    """Copy a row-major value."""
+    writer = pointwise.Writer()
+    expression = writer.finish(writer.argument(source.dtype))
+    places = pointwise.places(source.shape or (1,), [pointwise.row_major(source.shape or (1,))])
+    kernel = pointwise.PointwiseKernel(expression, len(places.outer), state.target.lanes)
+    words = pointwise.words(expression, places, [source.place], [goal], [])
+    state.emit_words(kernel, pointwise.tasks(places), words, "copy")

@@ -5,14 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from ...runtime.abi import word_of
-from ...runtime.kernels import image_depthwise, image_pool, pool
+from ...runtime.kernels import depthwise, layout, pool, window
 from ..ir.graph import Node, Value
 from ..ops import OpError
 from .convolution import BLOCK
-from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, in_whole_blocks, rule
+from .cpu import Lowering, in_whole_blocks, rule
 from .cpu_conv import ConvParts, packed_vector
 from .load import label
-from .storage import LINE, Blocked, Flat, Mapped, lanes_of
+from .storage import Blocked, Flat, Mapped, lanes_of
+
+
+def window_words(x: Blocked, out: Blocked, kernel: Any, stride: Any, dilation: Any, pad: Any
+                 ) -> tuple[window.Window, dict[str, Any]]:  # fmt: skip
+    """What all window kernels share: the register tile, and the words of the row."""
+    bands, band_rows = window.division(x.images * x.blocks, out.height)
+    words = {
+        "x": x.place, "y": out.place, "x_image": x.plane, "x_block": x.block,
+        "y_image": out.plane, "y_block": out.block, "blocks": x.blocks, "bands": bands,
+        "band_rows": band_rows, "height": x.height, "width": x.width, "rows": out.height,
+        "columns": out.width, "taps_y": kernel[0], "stride_y": stride[0],
+        "dilation_y": dilation[0], "pad_top": pad[0][0], "pad_left": pad[1][0],
+    }  # fmt: skip
+    return window.Window(kernel[1], stride[1], dilation[1], 1), words
+
+
+def _window(state: Lowering, shape: window.Window, out: Blocked, pad: Any) -> window.Window:
+    """With the pixels of a register tile."""
+    pixels = window.tile_pixels(
+        out.width, shape.taps, shape.stride, shape.dilation, pad[1][0] + pad[1][1],
+        state.target.lanes,
+    )  # fmt: skip
+    return window.Window(shape.taps, shape.stride, shape.dilation, pixels)
 
 
 @rule("maxpool", "avgpool")
@@ -24,19 +47,12 @@ def lower_pool(state: Lowering, index: int, node: Node) -> None:
         raise OpError("E804", "there is no CPU kernel for pooling of this rank yet")
     out = state.new_blocked(Value(index))
     dilation = attrs.get("dilation", (1, 1))
-    words = {
-        "x": x.place, "y": out.place, "x_plane": x.plane, "y_plane": out.plane,
-        "height": x.height, "width": x.width, "rows": out.height, "columns": out.width,
-        "kernel_y": attrs["kernel"][0], "kernel_x": attrs["kernel"][1],
-        "stride_y": attrs["stride"][0], "stride_x": attrs["stride"][1],
-        "pad_top": attrs["pad"][0][0], "pad_left": attrs["pad"][1][0],
-        "pad_bottom": attrs["pad"][0][1], "pad_right": attrs["pad"][1][1],
-        "dilation_y": dilation[0], "dilation_x": dilation[1],
-        "count_pad": int(attrs.get("count_pad", False)),
-    }  # fmt: skip
-    kind = "max" if node.op == "maxpool" else "mean"
-    kernel = image_pool.WindowKernel(kind, state.target.lanes)
-    state.emit(kernel, x.blocks * x.images, image_pool.WORDS, words, node.name or node.op)
+    shape, words = window_words(x, out, attrs["kernel"], attrs["stride"], dilation, attrs["pad"])
+    words |= {"pad_bottom": attrs["pad"][0][1], "pad_right": attrs["pad"][1][1]}
+    kind = "max" if node.op == "maxpool" else "mean_padded" if attrs["count_pad"] else "mean"
+    kernel = pool.PoolKernel(kind, _window(state, shape, out, attrs["pad"]), state.target.lanes)
+    tasks = window.tasks(x.images, x.blocks, words["bands"])
+    state.emit(kernel, tasks, pool.WORDS, words, node.name or node.op)
 
 
 @rule("reduce")
@@ -46,15 +62,19 @@ def lower_reduce(state: Lowering, index: int, node: Node) -> None:
     kind, axes = str(node.attrs["kind"]), node.attrs["axes"]
     if kind not in ("mean", "max") or axes != (2, 3) or len(state.shape(value)) != 4:
         raise OpError("E804", f"there is no CPU kernel for `reduce` of kind {kind} over {axes} yet")
-    x = state.blocked(value)
-    out = state.new_flat(Value(index))
+    global_pool(state, state.blocked(value), state.new_flat(Value(index)), kind, node.name)
+
+
+def global_pool(state: Lowering, x: Blocked, out: Flat, kind: str, name: str) -> None:
+    """Whole planes to a flat [N, C]."""
     words = {
-        "x": x.place, "y": out.place, "x_plane": x.plane, "height": x.height, "width": x.width,
-        "images": x.images, "channels": x.channels, "scratch": SCRATCH,
-        "scratch_slot": SCRATCH_SLOT,
+        "x": x.place, "y": out.place, "x_image": x.plane, "x_block": x.block,
+        "y_image": x.channels * 4, "blocks": x.blocks, "channels": x.channels,
+        "pixels": x.height * x.width,
     }  # fmt: skip
-    kernel = image_pool.PlaneKernel(kind, state.target.lanes)
-    state.emit(kernel, x.blocks * x.images, image_pool.WORDS, words, node.name or node.op, LINE)
+    kernel = pool.GlobalPoolKernel(kind, state.target.lanes)
+    tasks = pool.global_tasks(x.images, x.blocks)
+    state.emit(kernel, tasks, pool.GLOBAL_WORDS, words, name or "pool")
 
 
 def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
@@ -65,33 +85,22 @@ def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
     x = state.blocked(state.graph.operands(index)[0])
     out = state.new_blocked(Value(index))
     taps = shape.kernel[0] * shape.kernel[1]
-    path = label(f"{parts.path}.weight")
     text = f"pack.depthwise({state.load.text(parts.weight)})"
-    weight = state.load.pack(path, text, x.blocks * taps * BLOCK * 4)
-    inner = max(1, shape.columns - (shape.kernel[1] - 1))
-    most = 8 if state.target.lanes == 16 else 4 if state.target.lanes == 8 else 2
-    pixels = max(1, min(most, inner))
-    planes = x.blocks * x.images
-    band = shape.rows
-    if planes < state.target.threads * 2:
-        band = max(1, -(-shape.rows * planes // (state.target.threads * 4)))
-    bands = -(-shape.rows // band)
-    words: dict[str, Any] = {
-        "x": x.place, "w": weight, "y": out.place, "x_plane": x.plane, "y_plane": out.plane,
-        "images": x.images, "bands": bands, "band_rows": band, "height": shape.height,
-        "width": shape.width, "rows": shape.rows, "columns": shape.columns,
-        "kernel_y": shape.kernel[0], "kernel_x": shape.kernel[1], "stride_y": shape.stride[0],
-        "pad_top": shape.pad[0][0], "pad_left": shape.pad[1][0],
-        "dilation_y": shape.dilation[0], "dilation_x": shape.dilation[1],
-        "low_bits": word_of(parts.low), "high_bits": word_of(parts.high),
+    weight = state.load.pack(label(f"{parts.path}.weight"), text, x.blocks * taps * BLOCK * 4)
+    tile, words = window_words(x, out, shape.kernel, shape.stride, shape.dilation, shape.pad)
+    words |= {
+        "w": weight, "low_bits": word_of(parts.low), "high_bits": word_of(parts.high),
         "bias": packed_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
                               shape.features, BLOCK),
     }  # fmt: skip
     residual = parts.extras.get("residual")
     if residual is not None:
         words["residual"] = state.blocked(residual).place
-    kernel = image_depthwise.DepthwiseKernel(pixels, shape.stride[1], state.target.lanes)
-    state.emit(kernel, planes * bands, image_depthwise.WORDS, words, parts.path)
+    kernel = depthwise.DepthwiseKernel(
+        _window(state, tile, out, shape.pad), state.target.lanes
+    )
+    tasks = window.tasks(x.images, x.blocks, words["bands"])
+    state.emit(kernel, tasks, depthwise.WORDS, words, parts.path)
 
 
 @rule("concat")
@@ -123,19 +132,16 @@ def _image(state: Lowering, value: Value) -> Blocked | Mapped:
 
 
 def _copy_blocks(state: Lowering, source: Blocked, out: Blocked, channel: int) -> None:
-    """Copy a value into another at a whole block."""
-    if channel % BLOCK:
-        raise OpError("E804", "there is no CPU kernel to join channels inside a block yet")
+    """Copy a value into another, at any channel."""
+    pixels = source.height * source.width
     words = {
-        "x": source.place, "y": out.place.moved(channel // BLOCK * out.block),
-        "x_plane": source.plane, "y_plane": out.plane, "height": source.height,
-        "width": source.width, "rows": source.height, "columns": source.width, "kernel_y": 1,
-        "kernel_x": 1, "stride_y": 1, "stride_x": 1, "dilation_y": 1, "dilation_x": 1,
+        "x": source.place, "y": out.place, "x_image": source.plane, "x_block": source.block,
+        "y_image": out.plane, "y_block": out.block, "y_first": channel,
+        "channels": source.channels, "pixels": pixels, "groups": -(-pixels // layout.PIXELS),
     }  # fmt: skip
-    kernel = image_pool.WindowKernel("max", state.target.lanes)
-    state.emit(kernel, source.blocks * source.images, image_pool.WORDS, words, "concat")
-
-
+    kernel = layout.ChannelCopyKernel(state.target.lanes)
+    tasks = layout.channel_tasks(source.images, pixels)
+    state.emit(kernel, tasks, layout.CHANNEL_WORDS, words, "concat")
 
 
 @rule("adaptive_avgpool", "adaptive_maxpool")

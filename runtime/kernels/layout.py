@@ -387,3 +387,10 @@ class GatherKernel:
             "            put(b + byte, get(a + byte))",
         ]
         return "\n".join(lines) + "\n"
+
+ROWS = {
+    "BlockKernel": BLOCK_WORDS,
+    "ChannelCopyKernel": CHANNEL_WORDS,
+    "GatherKernel": GATHER_WORDS,
+}
+"""Names of the rows' words by kernel."""

@@ -133,7 +133,10 @@ def in_f64(graph: Graph) -> Graph:
 
 
 def values_for(graph: Graph, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Random inputs and weights of a graph whose sizes are known; variances are positive."""
+    """Random inputs and weights of a graph whose sizes are known; variances are positive.
+
+    Weights are small enough that deep nets neither explode nor turn chaotic.
+    """
     rng = np.random.default_rng(seed)
 
     def array(kind: TensorType, positive: bool) -> np.ndarray:
@@ -150,6 +153,8 @@ def values_for(graph: Graph, seed: int = 0) -> tuple[dict[str, Any], dict[str, A
     for _, node in graph.of_op("param"):
         path = str(node.attrs["path"])
         params[path] = array(node.type, "var" in path)
+        if node.type.rank > 1:
+            params[path] = params[path] / np.sqrt(np.prod(params[path].shape[1:]))
     return inputs, params
 
 

@@ -15,6 +15,7 @@ from tilth.compiler.ops.fused import ACTIVATIONS
 from tilth.compiler.passes.fuse_elementwise import MAX_OPS, fuse_elementwise
 from tilth.compiler.passes.fuse_epilogue import fuse_epilogue
 from tilth.compiler.passes.fuse_prologue import fuse_prologue
+from tilth.compiler.passes.sink_into_concat import sink_into_concat
 from tilth.compiler.pipeline import Pass, run
 
 
@@ -170,6 +171,34 @@ def test_a_fused_op_refuses_operands_it_has_no_names_for() -> None:
         OPS["fused_conv"].shape(types, {**attrs, "extras": (), "prologue": "affine"})
     with pytest.raises(OpError):
         OPS["fused_conv"].shape(types, {**attrs, "extras": (), "activation": "exp"})
+
+
+# ---------------------------------------------------------------- activations behind a join
+
+
+def test_an_activation_behind_a_join_moves_to_the_convolutions_before_it() -> None:
+    s = Sketch()
+    x = s.x(1, 2, 4, 4)
+    inner = s.op("concat", s.conv(x, 3, 3), s.conv(x, 2), axis=1)
+    y = s.op("relu", s.op("concat", inner, s.conv(x, 4), axis=1))
+    after = check(s.out(y=y), sink_into_concat, fuse_epilogue)
+    assert sorted(ops(after)) == ["concat", "concat", *["fused_conv"] * 3]
+
+
+@pytest.mark.parametrize("case", ["an input", "an output", "two readers", "twice"])
+def test_an_activation_stays_behind_a_join_of_other_things(case: str) -> None:
+    s = Sketch()
+    x = s.x(1, 2, 4, 4)
+    first, second = s.conv(x, 3), s.conv(x, 2)
+    parts = {"an input": (first, x), "twice": (first, first)}.get(case, (first, second))
+    joined = s.op("concat", *parts, axis=1)
+    outputs = {"y": s.op("relu", joined)}
+    if case == "an output":
+        outputs["z"] = first
+    elif case == "two readers":
+        outputs["z"] = s.op("tanh", joined)
+    graph = s.out(**outputs)
+    assert check(graph, sink_into_concat) == graph
 
 
 # ---------------------------------------------------------------- prologues

@@ -22,6 +22,7 @@ from tilth.compiler.passes.hoist_from_loops import hoist_from_loops
 from tilth.compiler.passes.merge_channel_shuffles import merge_channel_shuffles
 from tilth.compiler.passes.merge_sibling_contractions import merge_sibling_contractions
 from tilth.compiler.passes.simplify import simplify
+from tilth.compiler.passes.sink_into_concat import sink_into_concat
 from tilth.compiler.pipeline import PASSES, Pass, run
 
 STEPS = (
@@ -33,6 +34,7 @@ STEPS = (
     fold_batch_norm,
     merge_channel_shuffles,
     fuse_prologue,
+    sink_into_concat,
     fuse_epilogue,
     fuse_elementwise,
 )
