@@ -72,7 +72,7 @@ class CompiledProgram:
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __call__(self, **inputs: Any) -> Any:
-        """Run on arrays by input name; one array, or a dictionary when there are several outputs."""
+        """Run on arrays by input name; one array, or a dictionary of several outputs."""
         results = self.run(inputs)
         return next(iter(results.values())) if len(results) == 1 else results
 

@@ -109,10 +109,10 @@ def write_problem(folder: Path, chosen: Chosen, onnx: bool, seed: int = 0) -> Pr
 
 
 def bench_weights(program: Program, sizes: Mapping[str, int], seed: int) -> Arrays:
-    """Weights like trained ones: the spec's initial ones, norms and biases shaken, norms fitted.
+    """The spec's initial weights, norms and biases shaken and statistics fitted to what norms read.
 
-    Folding them is then real work, and rounding errors stay what they are in a trained net: with
-    initial statistics the values of deep nets grow without bound, and gates become chaotic.
+    Folding is then real work, and rounding errors stay what they are in a trained net: with initial
+    statistics the values of deep nets grow without bound, and their gates with them.
     """
     rng = np.random.default_rng(seed)
     weights = program.initial_weights(seed, sizes)
@@ -124,12 +124,14 @@ def bench_weights(program: Program, sizes: Mapping[str, int], seed: int) -> Arra
             weights[path] = (array * factor + shift).astype(array.dtype)
     graph = program.graph.bind({**sizes, "N": 1} if "N" in sizes else sizes)
     if not any(node.regions for _, node in graph.nodes()):
-        _fit_statistics(graph, weights, bench_inputs(graph, seed))
+        _fit_statistics(graph, weights, bench_inputs(graph, seed), rng)
     return weights
 
 
-def _fit_statistics(graph: Graph, weights: Arrays, inputs: Arrays) -> None:
-    """Give every batch norm the mean and variance of what it reads on these inputs."""
+def _fit_statistics(
+    graph: Graph, weights: Arrays, inputs: Arrays, rng: np.random.Generator
+) -> None:
+    """Give every batch norm statistics of the size of what it reads on these inputs."""
     values: dict[Value, np.ndarray] = {}
     left = {index: len(graph.users(index)) for index, _ in graph.nodes()}
     norms = {index for index, _ in graph.of_op("batch_norm")}
@@ -142,12 +144,12 @@ def _fit_statistics(graph: Graph, weights: Arrays, inputs: Arrays) -> None:
             mean, var = (graph.node(v.node).attrs.get("path") for v in operands[1:3])
             if isinstance(mean, str) and isinstance(var, str):
                 x = values[operands[0]]
-                axes = (0, *range(2, x.ndim))
-                spread = x.var(axis=axes)
-                weights[mean] = values[operands[1]] = x.mean(axis=axes)
-                # A channel that is constant on one example would be blown up on the next.
-                floor = np.float32(0.01) * np.mean(x * x) + np.float32(1e-6)
-                weights[var] = values[operands[2]] = np.maximum(spread, floor)
+                # One size for all channels, hardly centred: fitting each on its own would
+                # blow up those that are nearly constant, and make deep random nets chaotic.
+                power = float(np.mean(x * x))
+                scale, shift = rng.uniform(0.8, 1.2, x.shape[1]), rng.normal(0, 0.1, x.shape[1])
+                weights[var] = values[operands[2]] = (power * scale).astype(x.dtype)
+                weights[mean] = values[operands[1]] = (power**0.5 * shift).astype(x.dtype)
         if node.op == "param":
             values[Value(index)] = weights[str(node.attrs["path"])]
         elif node.op == "input":

@@ -1,0 +1,1 @@
+"""The compiler: the graph, the op table, passes and lowering."""

@@ -19,6 +19,7 @@ from .abi import Address, Step
 from .faults import RuntimeFault
 from .inputs import Declared, read_input
 from .module import KernelSpec, Module, Plan, Port, Row
+from .outputs import save_outputs
 from .weights import read_arrays
 
 FORMAT = 1
@@ -102,8 +103,8 @@ def publish(name: str, plan: Plan, weights: str | None, format: int) -> None:
 def _main(module: CompiledModule, plan: Plan, argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=f"{plan.name}, compiled by Tilth")
     for port in plan.inputs:
-        parser.add_argument(f"--{port.name}", required=True, metavar="VALUE",
-                            help=f"{port.dtype}{list(port.shape)}: .npy, picture or `random`")  # fmt: skip
+        text = f"{port.dtype}{list(port.shape)}: .npy, picture or `random`"
+        parser.add_argument(f"--{port.name}", required=True, metavar="VALUE", help=text)
     parser.add_argument("--weights", help="a .safetensors or .npz file")
     parser.add_argument("--output", metavar="FILE.npz", help="write the results there")
     parser.add_argument("--threads", type=int)
@@ -124,7 +125,7 @@ def _main(module: CompiledModule, plan: Plan, argv: Sequence[str] | None = None)
         print(f"{key}: {value.dtype}{list(value.shape)}  min {value.min():.6g}  "
               f"max {value.max():.6g}")  # fmt: skip
     if options["output"]:
-        np.savez(options["output"], **results)
+        save_outputs(options["output"], dict(results))
     return 0
 
 

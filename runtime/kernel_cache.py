@@ -2,9 +2,9 @@
 
 A kernel's source and object code are files under the cache directory, in a folder named by the
 hash of everything that could change its machine code: the kernel library's own sources, the
-versions of numba and llvmlite, the processor and the vector width. So an edit can never meet a stale kernel,
-and several processes may share one cache. ``TILTH_CACHE`` moves it; a cache that cannot be written
-is used for what it holds, and new kernels are then compiled in memory.
+versions of numba and llvmlite, the processor and the vector width. So an edit can never meet a
+stale kernel, and several processes may share one cache. ``TILTH_CACHE`` moves it; a cache that
+cannot be written is used for what it holds, and new kernels are then compiled in memory.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 from numba.core.registry import cpu_target
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys as numba_runtime
 
 from .machine import cache_folder
 from .simd import lanes
 
 SIGNATURE = "void(int64, int64, int64)"
+COMPILE: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 
 
 def clear() -> int:
@@ -114,8 +115,9 @@ def _load(key: str) -> Kernel | None:
         return None
     symbol, state = pickle.loads(payload)
     # Object code may name Numba's runtime, whose symbols exist only once it is initialised.
-    rtsys.initialize(cpu_target.target_context)
-    library = cpu_target.target_context.codegen().unserialize_library(state)
+    context: Any = cpu_target.target_context
+    numba_runtime.initialize(context)
+    library = context.codegen().unserialize_library(state)
     return Kernel(key, library.get_pointer_to_function(symbol), library, False)
 
 
@@ -124,7 +126,7 @@ def _compile(key: str, source: str) -> Kernel:
     path = _folder() / f"{key}.py"
     sys.modules[module.__name__] = module
     exec(compile(source, str(path), "exec"), module.__dict__)
-    made = numba.cfunc(SIGNATURE, nopython=True, error_model="numpy")(module.kernel)
+    made: Any = numba.cfunc(SIGNATURE, **COMPILE)(module.kernel)
     library = made._library
     state = library.serialize_using_object_code()
     payload = pickle.dumps((made._wrapper_name, state))

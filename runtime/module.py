@@ -158,7 +158,7 @@ class Module:
     # ------------------------------------------------------------ calling
 
     def __call__(self, **inputs: Any) -> Any:
-        """Run on arrays by input name; one array, or a dictionary when there are several outputs."""
+        """Run on arrays by input name; one array, or a dictionary of several outputs."""
         results = self.run(inputs)
         return next(iter(results.values())) if len(results) == 1 else results
 
@@ -236,4 +236,3 @@ def aligned(size: int) -> np.ndarray:
 def address(array: np.ndarray) -> int:
     """The address of an array's first byte."""
     return array.ctypes.data
-

@@ -14,8 +14,8 @@ from .kernels.tile import BLOCK
 def panels(weight: np.ndarray, blocks: int, groups: int = 1) -> np.ndarray:
     """Convolution weights [K, C/groups, *kernel] for the direct kernel.
 
-    Returns [panels, C/groups * taps, 16 * blocks], rows ordered by input block, tap, channel; outputs
-    beyond K are zero. Groups must consist of whole blocks (see :func:`block_diagonal`).
+    Returns [panels, C/groups * taps, 16 * blocks], rows ordered by input block, tap, channel;
+    outputs beyond K are zero. Groups must consist of whole blocks (see :func:`block_diagonal`).
     """
     k, c = weight.shape[:2]
     wide = BLOCK * blocks
@@ -33,7 +33,7 @@ def panels(weight: np.ndarray, blocks: int, groups: int = 1) -> np.ndarray:
 
 
 def planar(weight: np.ndarray, blocks: int) -> np.ndarray:
-    """Weights [K, C, kh, kw] for an input staged pixel by pixel: [panels, kh, kw * C, 16 * blocks]."""
+    """Weights [K, C, kh, kw] for an input staged by pixels: [panels, kh, kw * C, 16 * blocks]."""
     k, c, kh, kw = weight.shape
     wide = BLOCK * blocks
     count = -(-k // wide)

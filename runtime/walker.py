@@ -54,6 +54,10 @@ def walk_serial(rows, starts):
             call_kernel(function, row + 16, task, 0)
 
 
+# The pool's size: a team may be larger, then some members run after others.
+_MOST = numba.get_num_threads()
+
+
 def walk(rows: np.ndarray, starts: np.ndarray, counters: np.ndarray, threads: int) -> None:
     """Run a plan.
 
@@ -72,7 +76,7 @@ def walk(rows: np.ndarray, starts: np.ndarray, counters: np.ndarray, threads: in
         walk_serial(rows, starts)
         return
     before = numba.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, _MOST))
     try:
         walk_parallel(rows, starts, counters, threads)
     finally:

@@ -1,0 +1,1 @@
+"""Renderers of a graph: table, drawing, page and plain data."""

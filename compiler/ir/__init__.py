@@ -1,0 +1,1 @@
+"""The intermediate representation: sizes, types, the graph and its text."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -101,11 +102,13 @@ class Graph:
 
     def users(self, index: int) -> list[tuple[int, int, int]]:
         """``(consumer, operand position, result read)`` for every edge out of the node, sorted."""
-        return sorted(
+        found: list[Any] = [
             (user, position, edge["result"])
             for user, edges in self._net.succ[index].items()
             for position, edge in edges.items()
-        )
+        ]
+        found.sort()
+        return found
 
     def order(self) -> list[int]:
         """All nodes, producers first; ties broken by number, so the order is canonical."""

@@ -151,9 +151,7 @@ def _winograd_options(shape: ConvShape, target: Target) -> list[WinogradChoice]:
     return options
 
 
-def _winograd_cycles(
-    shape: ConvShape, target: Target, tile: Tile, band: int, groups: int
-) -> float:
+def _winograd_cycles(shape: ConvShape, target: Target, tile: Tile, band: int, groups: int) -> float:
     tiles = shape.images * -(-shape.rows // 4) * -(-shape.columns // 4)
     panels = -(-shape.blocks_out // tile.blocks)
     each = -(-panels // groups)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ...runtime.abi import Address, Step, Word
-from ...runtime.module import KernelSpec, Plan, Port, Row
+from ...runtime.module import KernelSpec, Port, Row
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import DTYPES, TensorType
 from ..ops import OpError
@@ -237,11 +237,9 @@ def load_phase(graph: Graph) -> set[int]:
     found: set[int] = set()
     for index, node in graph.nodes():
         operands = graph.operands(index)
-        if node.op in ("param", "constant"):
-            found.add(index)
-        elif node.op != "input" and operands and all(v.node in found for v in operands):
-            found.add(index)
-        elif node.op in ("fill", "iota", "eye"):
+        fixed = node.op in ("param", "constant", "fill", "iota", "eye")
+        derived = node.op != "input" and operands and all(v.node in found for v in operands)
+        if fixed or derived:
             found.add(index)
     return found
 
@@ -256,15 +254,18 @@ def placements(graph: Graph, loaded: set[int]) -> dict[Value, Parent]:
             continue
         channel = 0
         for value in graph.operands(index):
-            size = graph.type_of(value).shape[1]
+            size: Any = graph.type_of(value).shape[1]
             producer = graph.node(value.node)
             movable = producer.op not in (*LEAVES, "split", "slice", "take", "reshape")
             movable = movable and value.node not in loaded and value not in found
-            if isinstance(size, int) and channel % BLOCK == 0 and movable and (
-                graph.operands(index).count(value) == 1
+            if (
+                isinstance(size, int)
+                and channel % BLOCK == 0
+                and movable
+                and (graph.operands(index).count(value) == 1)
             ):
                 found[value] = Parent(Value(index), channel)
-            channel += size  # type: ignore[operator]
+            channel += size
     return found
 
 
@@ -326,5 +327,3 @@ def lower(graph: Graph, target: Target) -> LoweredPlan:
 
     deliver_outputs(state)
     return state.finish(graph.name)
-
-

@@ -72,7 +72,7 @@ def lower_conv(state: Lowering, index: int, node: Node) -> None:
 
 
 def _parts(state: Lowering, index: int, node: Node) -> ConvParts:
-    operands = state.graph.operands(index)
+    operands = list(state.graph.operands(index))
     attrs: Any = node.attrs
     extras = named_extras(attrs, operands) if node.op.startswith("fused") else (
         {"bias": operands[2]} if len(operands) > 2 else {}
@@ -181,7 +181,9 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     tile = choose_tile(across, shape.blocks_out, state.target, shape.groups)
     words, _ = _common(state, index, parts, BLOCK * tile.blocks)
     staged = not shape.pointwise or bool(parts.prologue)
-    plan = _flat_tasks(state, shape, tile, pixels) if flat else _row_tasks(state, shape, tile, staged)
+    plan = (
+        _flat_tasks(state, shape, tile, pixels) if flat else _row_tasks(state, shape, tile, staged)
+    )
     words |= plan
     each = -(-shape.blocks_out // tile.blocks)
     line = _line_bytes(shape, staged)
@@ -218,9 +220,7 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     state.emit(kernel, tasks, direct.WORDS, words, parts.path, scratch)
 
 
-def _mapped(
-    state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: str
-) -> None:
+def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: str) -> None:
     """A pointwise convolution that reads its channels where they lie: one chunk a channel."""
     shape = parts.shape
     pixels = shape.images * shape.height * shape.width
@@ -275,7 +275,8 @@ def _flat_tasks(state: Lowering, shape: ConvShape, tile: Any, pixels: int) -> di
     if runs < wanted:
         runs = min(wanted, max(1, pixels // (tile.pixels * 2)))
         groups = min(panels, -(-wanted // runs))
-    columns = min(pixels, -(-(-(-pixels // runs)) // tile.pixels) * tile.pixels)
+    tiles = -(-pixels // tile.pixels)
+    columns = min(pixels, -(-tiles // runs) * tile.pixels)
     bands = -(-pixels // columns)
     return {
         "bands": bands, "band_rows": 1, "rows": bands, "columns": columns,
@@ -306,9 +307,7 @@ def _row_tasks(state: Lowering, shape: ConvShape, tile: Any, staged: bool) -> di
     }  # fmt: skip
 
 
-def _planar(
-    state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str
-) -> None:
+def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str) -> None:
     """The first layer: few channels, read from the caller's NCHW array."""
     shape = parts.shape
     tile = choose_tile(shape.columns, shape.blocks_out, state.target)
@@ -341,8 +340,6 @@ def _planar(
         "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
     }  # fmt: skip
     step = pixel * shape.stride[1]
-    kernel = direct.ConvKernel(
-        tile.pixels, tile.blocks, step, "planar", False, state.target.lanes
-    )
+    kernel = direct.ConvKernel(tile.pixels, tile.blocks, step, "planar", False, state.target.lanes)
     tasks = words["bands"] * words["panel_groups"] * shape.images
     state.emit(kernel, tasks, direct.WORDS, words, parts.path, plan["stage_rows"] * line)

@@ -1,4 +1,4 @@
-"""Element-wise ops and fused groups of them to rows of generated kernels, on blocks or row-major."""
+"""Element-wise ops and fused groups of them to rows of generated kernels."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from .load import label
 
 @rule("linear", "fused_linear")
 def lower_linear(state: Lowering, index: int, node: Node) -> None:
-    """y = activation(x W' + b + residual) on the last axis."""
-    operands = state.graph.operands(index)
+    """Y = activation(x W' + b + residual) on the last axis."""
+    operands = list(state.graph.operands(index))
     extras = named_extras(node.attrs, operands) if node.op.startswith("fused") else (
         {"bias": operands[2]} if len(operands) > 2 else {}
     )  # fmt: skip

@@ -96,9 +96,7 @@ def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
     residual = parts.extras.get("residual")
     if residual is not None:
         words["residual"] = state.blocked(residual).place
-    kernel = depthwise.DepthwiseKernel(
-        _window(state, tile, out, shape.pad), state.target.lanes
-    )
+    kernel = depthwise.DepthwiseKernel(_window(state, tile, out, shape.pad), state.target.lanes)
     tasks = window.tasks(x.images, x.blocks, words["bands"])
     state.emit(kernel, tasks, depthwise.WORDS, words, parts.path)
 

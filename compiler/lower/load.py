@@ -84,7 +84,6 @@ class LoadProgram:
             self.fill(self._known[text], text)
         return self._known[text]
 
-
     def reserve(self, name: str, size: int) -> Packed:
         """Room for an array that :meth:`fill` gives later."""
         unique, number = name, 2
@@ -125,7 +124,6 @@ def _reduce(o: Sequence[str], node: Node, v: Any, g: Graph) -> str:
     if kind not in kinds:
         raise OpError("E804", f"`reduce` of kind {kind} cannot be computed when weights are loaded")
     return f"{o[0]}.{kinds[kind]}(axis={node.attrs['axes']}, keepdims={node.attrs['keepdims']})"
-
 
 
 TEXT: dict[str, Callable[..., str]] = {

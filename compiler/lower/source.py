@@ -131,5 +131,3 @@ def _word(word: int | Address) -> str:
     if word.space == "weights":
         return f"packed({word.offset})"
     return f"{word.space}({word.offset})"
-
-

@@ -7,6 +7,7 @@ ops. ``grad`` stands for a derivative until differentiation expands it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +26,9 @@ def _size(size: int, dtype: str) -> np.ndarray:
 
 
 def _edges_shape(types: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    rows, columns = attrs["rows"], attrs["columns"]
-    count = rows * (columns - 1) + (rows - 1) * columns  # type: ignore[operator]
+    rows: Any = attrs["rows"]
+    columns: Any = attrs["columns"]
+    count = rows * (columns - 1) + (rows - 1) * columns
     return (TensorType("i32", (count, 2)),)
 
 

@@ -1,4 +1,4 @@
-"""Channels of blocked images gathered from anywhere, where a channel map cannot be read in place."""
+"""Channels of blocked images gathered where a channel map cannot be read in place."""
 
 from __future__ import annotations
 

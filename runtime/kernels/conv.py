@@ -66,8 +66,8 @@ class ConvKernel:
 
     def _places(self) -> list[str]:
         return [
-            "    low = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("low_bits")),
-            "    high = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("high_bits")),
+            f"    low = spread(float32(load_f64(row + {8 * WORDS.index('low_bits')})))",
+            f"    high = spread(float32(load_f64(row + {8 * WORDS.index('high_bits')})))",
             "    zero = spread(float32(0.0))",
             "    group = task % panel_groups",
             "    band = (task // panel_groups) % bands",
@@ -118,7 +118,7 @@ class ConvKernel:
             "                    to += 64",
             "            else:",
             "                at = source + block * x_block + level * width * 64",
-                "                at -= pad_left * 64",
+            "                at -= pad_left * 64",
             "                for column in range(-pad_left, stage_width - pad_left):",
             "                    if column < 0 or column >= width:",
             *[f"                        {c}" for c in clear],
@@ -161,14 +161,14 @@ class ConvKernel:
         return [
             "    first_panel = group * panels_per_task",
             "    last_panel = min(first_panel + panels_per_task, panels)",
-            "    tiles = (columns + %d) // %d" % (self.pixels - 1, self.pixels),
+            f"    tiles = (columns + {self.pixels - 1}) // {self.pixels}",
             "    for panel in range(first_panel, last_panel):",
             "        shifted = source + (panel // group_panels) * group_bytes",
             *[line[4:] for line in bias],
             "        for line in range(first_row, last_row):",
             *self._line(),
             "            for number in range(tiles):",
-            f"                column = max(min(number * {self.pixels}, columns - {self.pixels}), 0)",
+            f"                column = min(number * {self.pixels}, columns - {self.pixels})",
             f"                xb = base + column * {self.step}",
             "                wp = w + panel * panel_bytes",
             *tile.set_to(*tile_args, "i", 16),

@@ -388,6 +388,7 @@ class GatherKernel:
         ]
         return "\n".join(lines) + "\n"
 
+
 ROWS = {
     "BlockKernel": BLOCK_WORDS,
     "ChannelCopyKernel": CHANNEL_WORDS,

@@ -34,7 +34,7 @@ def set_to(pixels: int, blocks: int, width: int, value: str, indent: int) -> lis
 def multiply(
     pixels: int, blocks: int, width: int, step: str, indent: int, count: str = "length"
 ) -> list[str]:
-    """The inner loop: ``count`` input channels at ``xp`` (pixels ``step`` bytes apart) by ``wp``."""
+    """The inner loop: ``count`` channels at ``xp`` (pixels ``step`` bytes apart) by ``wp``."""
     pad = " " * indent
     rows = [f"{pad}for _ in range({count}):"]
     regs = blocks * vectors(width)

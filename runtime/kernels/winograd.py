@@ -168,8 +168,8 @@ class WinogradKernel:
     def _places(self) -> list[str]:
         per_tile = tile.BLOCK * 4
         return [
-            "    low = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("low_bits")),
-            "    high = spread(float32(load_f64(row + %d)))" % (8 * WORDS.index("high_bits")),
+            f"    low = spread(float32(load_f64(row + {8 * WORDS.index('low_bits')})))",
+            f"    high = spread(float32(load_f64(row + {8 * WORDS.index('high_bits')})))",
             "    zero = spread(float32(0.0))",
             "    group = task % panel_groups",
             "    first_tile = (task // panel_groups) * band_tiles",

@@ -295,9 +295,10 @@ def _channels(node: s.Call, env: Env) -> Any:
         return value
     if not isinstance(value, Tensor):
         fail("E405", "`channels` looks at a tensor", node.span, describe(value))
-    if not value.rest:
+    sizes = list(value.rest)
+    if not sizes:
         fail("E101", "a number has no channels", node.span, str(value.type))
-    return value.rest[1] if len(value.rest) > 1 else value.rest[0]
+    return sizes[1] if len(sizes) > 1 else sizes[0]
 
 
 def _size(node: s.Call, env: Env) -> Any:

@@ -165,9 +165,8 @@ def _bind_rows(binder: s.Binder, env: Env) -> dict[str, Any]:
     for place, name in enumerate(names):
         column = t.emit(env, "slice", [rows], binder.span, (), starts=(0, place),
                         stops=(rows.rest[0], place + 1), steps=(1, 1))  # fmt: skip
-        grid = rows.grid
         flat = t.emit(env, "reshape", [column], binder.span, (axis,), shape=(rows.rest[0],))
-        bound[name] = Tensor(flat.value, flat.home, (axis,), None if grid is None else None)
+        bound[name] = Tensor(flat.value, flat.home, (axis,))
     return bound
 
 

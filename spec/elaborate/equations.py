@@ -261,9 +261,10 @@ class Family:
         found: dict[tuple[int, ...], Any] = {}
         for row in self.rows:
             target = _target(row, self.name)
-            if len(target.items or ()) != 1:
+            items = list(target.items or ())
+            if len(items) != 1:
                 fail("E507", "a family over several indices is used member by member", row.span)
-            name, offset = shifted_name((target.items or ())[0], self.scope.env)
+            name, offset = shifted_name(items[0], self.scope.env)
             if name is None:
                 found[(offset,)] = self.member((offset,), row.span)
                 continue

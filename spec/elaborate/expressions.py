@@ -263,8 +263,8 @@ def combine(op: str, left: Any, right: Any, env: Env, node: s.Binary) -> Any:
         return shifted
     if op in t.COMPARISONS and _is_position(left) and _is_position(right):
         # Positions compare by their number, row by row.
-        numbers = [t.numbers(env, index.axis, 0, span) for index in (left, right)]
-        return t.binary(env, op, *numbers, span)
+        first, second = (t.numbers(env, index.axis, 0, span) for index in (left, right))
+        return t.binary(env, op, first, second, span)
     left, right = value_of(left, env, span), value_of(right, env, span)
     if _plain(left) and _plain(right) and op != "@":
         return _constant_binary(op, left, right, env, span)
@@ -388,19 +388,21 @@ def _power(left: Any, right: Any, span: Span) -> Any:
 
 
 def _size_binary(op: str, left: Any, right: Any, env: Env, span: Span) -> Any:
-    if op == "/" and isinstance(right, (int, Dim)) and isinstance(left, (int, Dim)):
+    sizes = isinstance(right, (int, Dim)) and isinstance(left, (int, Dim))
+    if op == "/" and sizes:
         result = floordiv(left, right)
         env.elab.require_equal(result * right, left, "a size is divided", span)
         return result
-    if op in ("+", "-", "*", "%") and not isinstance(left, float) and not isinstance(right, float):
+    if op in ("+", "-", "*", "%") and sizes:
         return _simple(_CONSTANT_OPS[op](left, right), span)
     if op in ("==", "!="):
         verdict = compare(left, right)
         if verdict is None:
             _undecided(f"{left} {op} {right}", span)
         return verdict if op == "==" else not verdict
-    if op in ("<", "<=", ">", ">=") and not isinstance(left - right, Dim):
-        return _CONSTANT_OPS[op](left - right, 0)
+    gap: Any = left - right if sizes else None
+    if op in ("<", "<=", ">", ">=") and isinstance(gap, int):
+        return _CONSTANT_OPS[op](gap, 0)
     left = t.constant(env, left, None, span) if isinstance(left, Dim) else left
     right = t.constant(env, right, None, span) if isinstance(right, Dim) else right
     return t.binary(env, op, left, right, span)
@@ -492,7 +494,7 @@ def _bounded(items: list[Any], span: Span) -> list[Any]:
     from .domains import MAX_UNROLLED
 
     left = MAX_UNROLLED
-    stack = [items]
+    stack: list[Any] = [items]
     while stack:
         for item in stack.pop():
             left -= 1

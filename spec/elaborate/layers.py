@@ -263,7 +263,7 @@ def _to_ints(what: str, setting: Setting, value: Any, env: Env, span: Span) -> A
 
 def _to_float(what: str, setting: Setting, value: Any, env: Env, span: Span) -> Any:
     if not is_number(value) or isinstance(value, Dim):
-        _wrong(what, "a number", value, span)
+        return _wrong(what, "a number", value, span)
     return float(value)
 
 

@@ -742,7 +742,9 @@ def _extent(name: str, env: Env, span: Span) -> tuple[tuple[DimLike, ...], Suppo
             end = offset + 1 if key is None else axes[key].low + axes[key].size + offset
             if place == len(ends):
                 ends.append(end)
-            elif not isinstance(end, int) or (isinstance(ends[place], int) and end > ends[place]):
+                continue
+            known = ends[place]
+            if not isinstance(end, int) or (isinstance(known, int) and end > known):
                 ends[place] = end
     return tuple(ends), support
 

@@ -418,7 +418,8 @@ class _Indexing:
         place = self.offset + self.axis
         if low == 0 and compare(high, shape[place]) is True:
             return
-        if isinstance(high - low, int) and high - low <= 0:
+        count = high - low
+        if isinstance(count, int) and count <= 0:
             fail("E106", f"`{self.name}` is read over an empty range", self.place,
                  f"{low}..{high}")  # fmt: skip
         starts = [0] * len(shape)

@@ -365,7 +365,7 @@ def matmul(env: Env, left: Any, right: Any, span: Span, sides: Sides | None = No
     right_spec = "".join(letters[x] for x in b.labels) + "k" + columns
     spec = f"{left_spec},{right_spec}->{''.join(letters[x] for x in labels)}{rows}{columns}"
     with collect_undecided() as undecided:
-        agree = compare(a.rest[-1], b.rest[0])
+        agree = compare(list(a.rest)[-1], list(b.rest)[0])
     if agree is False:
         fail("E103", "the inner sizes of `@` do not agree", sides.at if sides else span,
              f"{_shape(a)} @ {_shape(b)}", sides=sides)  # fmt: skip

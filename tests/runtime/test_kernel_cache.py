@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from tilth.runtime import kernel_cache
 
 ADD = """

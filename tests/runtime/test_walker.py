@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-
 from tilth.runtime import kernel_cache
 from tilth.runtime.walker import walk
 

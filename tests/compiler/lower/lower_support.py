@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tilth.compiler.ir.graph import Graph, Value
 from tilth.compiler.ir.types import TensorType
 from tilth.compiler.lower import cpu
