@@ -19,6 +19,7 @@ from .compiler.ir.text import print_graph
 from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
 from .compiler.ops.base import OpError
 from .compiler.ops.initialise import initialise
+from .compiler.options import Options
 from .proof import Proof, Report, prove, sizes_at
 from .runtime import machine
 from .runtime import weights as files
@@ -51,6 +52,8 @@ from .specs import (
 )
 
 __all__ = [
+    "Graph",
+    "Options",
     "Preprocess",
     "Program",
     "Proof",

@@ -53,10 +53,34 @@ def prepare_reference(problem: Problem, threads: int, setting: str) -> Call:
     return call
 
 
+def prepare_tilth(problem: Problem, threads: int, setting: str) -> Call:
+    """Our compiled module."""
+    from ..compiled import CompiledProgram
+
+    made = CompiledProgram(problem.program, problem.weights, threads)
+    module = made.module(problem.program.sizes_of(problem.inputs, problem.weights))
+    inputs = problem.inputs
+
+    def call() -> dict[str, np.ndarray]:
+        return module.run(inputs)
+
+    return call
+
+
+def profile_tilth(problem: Problem, threads: int, setting: str) -> list[tuple[str, float]]:
+    """Milliseconds of each row of the plan."""
+    from ..compiled import CompiledProgram
+
+    made = CompiledProgram(problem.program, problem.weights, threads)
+    module = made.module(problem.program.sizes_of(problem.inputs, problem.weights))
+    rows = module.profile(problem.inputs)
+    return [(f"{label} {kernel}", seconds * 1e3) for label, kernel, seconds in rows]
+
+
 PEAK = "peak"
 """The engine that only multiplies and adds; what the others reach is a share of it."""
 
-OWN = ("reference",)
+OWN = ("tilth", "reference")
 """Engines of ours, the one that is measured by default first."""
 
 PEERS = ("onnxruntime", "openvino", "torch")
@@ -65,6 +89,7 @@ ENGINES = {
     engine.name: engine
     for engine in (
         Engine("peak", peak.prepare_peak),
+        Engine("tilth", prepare_tilth, package="numba", profile=profile_tilth),
         Engine("reference", prepare_reference),
         Engine(
             "onnxruntime",

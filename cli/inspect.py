@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
-from ..program import Program, format_spec, print_graph, read_spec, spec_syntax
+from ..program import Graph, Options, Program, format_spec, print_graph, read_spec, spec_syntax
 from ..view.dot import render_dot
 from ..view.html import render_html
 from ..view.jsonview import graph_json
+from ..view.stages import FUSED, after_pass, pass_diff, pass_names, pass_times
 from ..view.svg import render_svg
 from ..view.table import rich_table, summarise
 from .console import Failure, say_table, table_text, write_result
 from .options import add_model_options, load_chosen, positive
 
+GRAPHICAL = ("table", "text", "dot", "svg", "json", "html")
 FORMATS = {
     "spec": ("text", "json"),
-    "graph": ("table", "text", "dot", "svg", "json", "html"),
+    "graph": GRAPHICAL,
+    "fused": GRAPHICAL,
+    "plan": ("text",),
+    "source": ("text",),
 }
 """Formats by stage, the default first."""
 
@@ -37,6 +43,10 @@ def configure(parser: ArgumentParser) -> None:
         "--depth", type=positive, metavar="N", help="fold blocks deeper than N path levels"
     )
     parser.add_argument("--fold", action="store_true", help="the same as --depth 1")
+    parser.add_argument("--after", metavar="PASS", help="the graph after a pass of the compiler")
+    parser.add_argument("--diff", metavar="PASS", help="what a pass changes, as a diff of texts")
+    parser.add_argument("--time-passes", action="store_true", help="the time each pass takes")
+    parser.add_argument("--precise", action="store_true", help="no Winograd, no reassociation")
     add_model_options(parser)
 
 
@@ -51,6 +61,14 @@ def run(args: Namespace) -> int:
         write_result(_SPEC_RENDERERS[chosen](args.spec), args.output)
         return 0
     program = load_chosen(args.spec, args)
+    if args.stage in ("plan", "source"):
+        write_result(_compiled(program, args.stage, args.precise), args.output)
+        return 0
+    if args.diff or args.time_passes:
+        write_result(_passes(program, args), args.output)
+        return 0
+    if args.after or args.stage == "fused":
+        program = replace(program, graph=_after(program, args.after or FUSED, args.precise))
     depth = args.depth or (1 if args.fold else None)
     if chosen in SIZED and not args.shape:
         program = replace(program, graph=program.graph.bind(program.nominal_sizes()))
@@ -59,6 +77,41 @@ def run(args: Namespace) -> int:
     else:
         write_result(_RENDERERS[chosen](program, depth), args.output)
     return 0
+
+
+def _after(program: Program, name: str, precise: bool) -> Graph:
+    with _known_pass():
+        return after_pass(program.graph, name, Options(precise=precise))
+
+
+@contextmanager
+def _known_pass() -> Iterator[None]:
+    try:
+        yield
+    except KeyError as fault:
+        raise Failure(str(fault.args[0]), f"the passes: {', '.join(pass_names())}") from fault
+
+
+def _passes(program: Program, args: Namespace) -> str:
+    options = Options(precise=args.precise)
+    if args.time_passes:
+        rows = pass_times(program.graph, options)
+        return "\n".join(f"{seconds * 1e3:9.2f} ms  {name}" for name, seconds in rows)
+    with _known_pass():
+        return pass_diff(program.graph, args.diff, options)
+
+
+def _compiled(program: Program, stage: str, precise: bool) -> str:
+    """The runnable module's text, or only the rows of its plan."""
+    from ..compiled import module_source
+
+    sizes = {"N": 1, **program.nominal_sizes()}
+    known = {name: size for name, size in sizes.items() if name in program.graph.symbols}
+    text = module_source(program, known, precise=precise)
+    if stage == "source":
+        return text
+    start = text.index("ROWS = (")
+    return text[start : text.index("\n)\n", start) + 2]
 
 
 def _title(program: Program) -> str:

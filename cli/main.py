@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "find every fault of a spec and prove the facts that it states",
     "inspect": "show a spec or its graph: table, text, drawing, page, JSON",
     "run": "run a model on inputs",
+    "why": "say why two nodes were or were not fused",
     "compile": "write a spec as one readable Python file for this CPU",
     "bench": "measure a model side by side with other engines",
     "fmt": "put specs into the one style",

@@ -73,7 +73,7 @@ def choose_tile(columns: int, blocks_out: int, target: Target, groups: int = 1) 
             loads = (pixels + blocks * registers) / tiles
             latency = max(1.0, 8 / tiles)
             cost = waste(columns, pixels) * waste(blocks_out, blocks) * max(1.0, loads) * latency
-            options.append((round(cost * (1 + 0.02 * loads), 4), -tiles, Tile(pixels, blocks)))
+            options.append((round(cost * (1 + 0.15 * loads), 4), -tiles, Tile(pixels, blocks)))
     return min(options, key=lambda o: o[:2])[2]
 
 

@@ -47,9 +47,7 @@ def span_at(source: str, start: int, end: int, like: Span) -> Span:
 
 def sides_of(node: s.Binary, env: Env) -> Sides:
     """The operands of an infix operator on tensors, by the names they were given."""
-    return Sides(
-        node.op, operator_at(node, env), _tensor(node.left, env), _tensor(node.right, env)
-    )
+    return Sides(node.op, operator_at(node, env), _tensor(node.left, env), _tensor(node.right, env))
 
 
 def _tensor(node: Any, env: Env) -> tuple[Span, str]:

@@ -68,7 +68,9 @@ REFUSED = {
     "copies of copies": (IMAGE + "output y = x >> (((relu^100)^100)^100)^100", "E702", 5),
     "copies of nothing": (IMAGE + "output y = x >> (((id^1000)^1000)^1000)^1000", "E702", 5),
     "doubling blocks": (
-        chain(IMAGE + "def f0() = relu", "def f{i}() = f{j}() >> f{j}()", 20, "output y = x >> f20()"),
+        chain(
+            IMAGE + "def f0() = relu", "def f{i}() = f{j}() >> f{j}()", 20, "output y = x >> f20()"
+        ),
         "E702",
         None,
     ),
@@ -77,7 +79,11 @@ REFUSED = {
         "E702",
         None,
     ),
-    "doubling lists": (chain("a0 = [1]", "a{i} = a{j} ++ a{j}", 40, "output y = a40"), "E702", None),
+    "doubling lists": (
+        chain("a0 = [1]", "a{i} = a{j} ++ a{j}", 40, "output y = a40"),
+        "E702",
+        None,
+    ),
     "nested lists": (chain("a0 = [1]", "a{i} = [a{j}, a{j}]", 40, "output y = a40"), "E702", None),
     "a long list": ("a = [k for k in 0..1000000000]\noutput y = len(a)", "E702", 4),
     "a square of a list": (
@@ -85,9 +91,15 @@ REFUSED = {
         "E702",
         4,
     ),
-    "many parts": ("input v : f32[N, 1000000]\noutput y = v >> split(1000000) >> concat", "E702", 5),
+    "many parts": (
+        "input v : f32[N, 1000000]\noutput y = v >> split(1000000) >> concat",
+        "E702",
+        5,
+    ),
     "a size to a power": (
-        chain("input v : f32[K]\na0 = K", "a{i} = a{j} * a{j}", 40, "param w : real[a40]\noutput w"),
+        chain(
+            "input v : f32[K]\na0 = K", "a{i} = a{j} * a{j}", 40, "param w : real[a40]\noutput w"
+        ),
         "E702",
         None,
     ),

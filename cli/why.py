@@ -1,0 +1,29 @@
+"""``tilth why``: why two nodes were or were not fused."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from ..compiler.why import why
+from ..program import located_faults
+from .console import Failure, say
+from .options import add_model_options, load_chosen
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("spec", metavar="SPEC", help="a file, or a name from the zoo")
+    parser.add_argument("first", metavar="A", help="a node by its name, or %%7 as it is printed")
+    parser.add_argument("second", metavar="B")
+    add_model_options(parser)
+
+
+def run(args: Namespace) -> int:
+    """Explain one pair."""
+    with located_faults({}):
+        program = load_chosen(args.spec, args)
+        try:
+            say(why(program.graph, args.first, args.second))
+        except KeyError as fault:
+            raise Failure(str(fault.args[0]), "`tilth inspect SPEC` lists the nodes") from fault
+    return 0
