@@ -20,6 +20,7 @@ from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
 from .compiler.ops.base import OpError
 from .compiler.ops.initialise import initialise
 from .compiler.options import Options
+from .compiler.why import why
 from .proof import Proof, Report, prove, sizes_at
 from .runtime import machine
 from .runtime import weights as files
@@ -73,6 +74,7 @@ __all__ = [
     "save_outputs",
     "spec_syntax",
     "top_classes",
+    "why",
     "zoo",
 ]
 

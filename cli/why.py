@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..compiler.why import why
-from ..program import located_faults
+from ..program import located_faults, why
 from .console import Failure, say
 from .options import add_model_options, load_chosen
 

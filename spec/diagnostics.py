@@ -105,7 +105,7 @@ CODES |= {
 class Label:
     """A second place that a message points to.
 
-    Labels with a ``side`` ("left from") stand on one line: ``left from 12:25 conv3, right from ...``.
+    Labels with a ``side`` stand on one line: ``left from 12:25 conv3, right from 14:9 id``.
     """
 
     span: Span

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ("program", "proof", "specs", "zoo")
+PROGRAM = ("compiled", "program", "proof", "specs", "zoo")
 """Modules at the root: the public face."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "cli": ("program", "view"),
+    "cli": ("program", "bench", "view"),
+    "bench": ("program", "export", "compiler", "runtime"),
     "program": ("view", "export", "spec", "compiler", "runtime"),
     "view": ("compiler",),
     "export": ("compiler",),

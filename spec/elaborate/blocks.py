@@ -76,11 +76,15 @@ def used_at(env: Env, name: str, span: Span) -> Iterator[None]:
     except ElaborationError as fault:
         found = fault.diagnostic
         place = found.span
-        outside = place is None or place.file != span.file or not span.start <= place.start < span.end
+        outside = place is None or not _holds(span, place)
         if env.depth == 0 and outside and all(x.span != span for x in found.labels):
             label = Label(span, f"in `{name}`, used here")
             fault.diagnostic = replace(found, labels=(*found.labels, label))
         raise
+
+
+def _holds(outer: Span, inner: Span) -> bool:
+    return outer.file == inner.file and outer.start <= inner.start < outer.end
 
 
 def _operands(value: Any) -> tuple[Any, ...]:

@@ -258,7 +258,8 @@ class LayerBuilder:
             fail("E103", f"`{instance.name}` is used on two shapes, and its weights are shared",
                  instance.place, f"{path} is {known.type} and would be {full}",
                  "give each its own instance",
-                 [(instance.first, "first used here"), (instance.span, "defined here")])  # fmt: skip
+                 [(instance.first, "first used here"),
+                  (instance.span, "defined here")])  # fmt: skip
         shared = instance is not None and path in instance.weights.keys() - instance.seen
         if known is not None and not shared and not known.rehearsed and not elab.rehearsing:
             elab.collision(path, self.span)
@@ -301,4 +302,3 @@ def size_text(kind: TensorType) -> str:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     raise AssertionError("unreachable")
-

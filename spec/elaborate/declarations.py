@@ -269,7 +269,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _check_values(value: list[Any], domain: str, shape: Sequence[DimLike], span: Span) -> None:
-    """Starting values have the shape and lie in the domain: rows of a simplex sum to 1, and so on."""
+    """Starting values have the shape and lie in the domain: rows of a simplex sum to 1."""
     if not shape:
         fail("E103", "the start has another shape", span, f"{describe(value)} for a single number")
     if isinstance(shape[0], int) and len(value) != shape[0]:

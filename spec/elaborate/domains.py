@@ -207,7 +207,8 @@ def _members(binder: s.Binder, env: Env) -> list[Any]:
                  f"{domain.low}..{domain.low + domain.size}")  # fmt: skip
         if domain.size > MAX_UNROLLED:
             fail("E702", f"a list of {domain.size} items is too long", node.span,
-                 hint="write a long repetition over an index: `y[i] = ... for i in 0..n`")  # fmt: skip
+                 hint="write a long repetition over an index: "
+                 "`y[i] = ... for i in 0..n`")  # fmt: skip
         return list(range(domain.low, domain.low + domain.size))
     value = evaluate(node, env)
     if isinstance(value, TupleValue):

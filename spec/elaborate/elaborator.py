@@ -17,6 +17,7 @@ from .values import BATCH, Axis
 
 MAX_DEPTH = 400
 MAX_WEIGHT = 128
+FEWER = "repeat fewer copies, or write the repetition as a recurrence over an index"
 MAX_STEPS = 200_000
 
 
@@ -77,8 +78,7 @@ class Elaborator:
         if self._nodes > MAX_NODES + 1:
             raise Poisoned  # reported already
         if self._nodes > MAX_NODES:
-            fail("E702", f"the model has more than {MAX_NODES} nodes", span,
-                 hint="repeat fewer copies, or write the repetition as a recurrence over an index")  # fmt: skip
+            fail("E702", f"the model has more than {MAX_NODES} nodes", span, hint=FEWER)
 
     def step(self, span: Span | None, depth: int) -> None:
         """E701 or E702 when an expansion does not end."""
@@ -87,10 +87,10 @@ class Elaborator:
             raise Poisoned  # reported already
         if depth > MAX_DEPTH:
             fail("E701", f"definitions expand more than {MAX_DEPTH} deep", span,
-                 hint="a recursion needs a case that ends it: `if n == 0 then id else ...`")  # fmt: skip
+                 hint="a recursion needs a case that ends it: "
+                 "`if n == 0 then id else ...`")  # fmt: skip
         if self._steps > MAX_STEPS:
-            fail("E702", f"the model takes more than {MAX_STEPS} steps to expand", span,
-                 hint="repeat fewer copies, or write the repetition as a recurrence over an index")  # fmt: skip
+            fail("E702", f"the model takes more than {MAX_STEPS} steps to expand", span, hint=FEWER)
 
     def check_size(self, kind: TensorType, what: str, span: Span | None) -> None:
         """E703 when one tensor alone is beyond any memory; E106 when a size is negative."""

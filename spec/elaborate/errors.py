@@ -63,5 +63,5 @@ def fail(
 
 
 def _shown(text: str) -> str:
-    """A text without internal names: the step ``h@t`` is ``h``, the open size ``K_3__`` is ``K``."""
+    """A text without internal names: step ``h@t`` is ``h``, open size ``K_3__`` is ``K``."""
     return re.sub(r"\b([A-Za-z]\w*?)_\d+__\b", r"\1", re.sub(r"(?<=\w)@[A-Za-z]\w*", "", text))

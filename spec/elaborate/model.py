@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
-from ...compiler.ir.dims import Dim, DimLike, symbol
+from ...compiler.ir.dims import Dim, DimLike, substitute, symbol
 from ...compiler.ir.graph import Graph
 from ...compiler.ir.types import Span
 from ...compiler.ops import LAYERS
@@ -239,18 +240,25 @@ def _quiet(run: Callable[[], Any], elab: Elaborator) -> None:
         return
 
 
+def _named_sizes(elab: Elaborator, graph: Graph) -> dict[str, DimLike]:
+    """Open sizes of definitions that nothing solved become symbols, each with its own name."""
+    taken = {name for name in graph.symbols if name not in elab.open_sizes}
+    named: dict[str, DimLike] = {}
+    for inner, name in elab.open_sizes.items():
+        if inner in elab.solved:
+            continue
+        free = (name if number == 1 else f"{name}{number}" for number in count(1))
+        named[inner] = symbol(next(x for x in free if x not in taken))
+        taken.add(str(named[inner]))
+    return named
+
+
 def _finish(elab: Elaborator) -> Graph:
     """Fill in solved sizes, drop what nothing needs."""
     graph = elab.builder.graph
-    solved: dict[str, DimLike] = dict(elab.solved)
-    for name in elab.open_sizes:
-        if name not in solved:
-            solved[name] = symbol(elab.open_sizes[name])
     graph.prune()
+    named = _named_sizes(elab, graph)
+    solved = {name: substitute(dim, named) for name, dim in elab.solved.items()} | named
     graph = graph.bind(solved)
-    graph.constraints = [
-        c for c in graph.constraints if isinstance(c.left - c.right, Dim)
-    ]
+    graph.constraints = [c for c in graph.constraints if isinstance(c.left - c.right, Dim)]
     return graph
-
-

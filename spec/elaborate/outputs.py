@@ -197,5 +197,3 @@ def _stack_family(env: Env, family: Family, span: Any) -> Any:
     shape = members[0].type.shape
     axis = 1 if shape and shape[0] == env.elab.batch else 0
     return t.stack(env, t.promote(env, members, span), axis, span)
-
-

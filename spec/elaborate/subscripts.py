@@ -115,11 +115,12 @@ def _pick(base: Any, items: Sequence[Any], env: Env, span: Span, name: str,
         first = whole(first, place, "an index")
     if not isinstance(first, int) or isinstance(first, bool):
         if isinstance(base, TupleValue):
-            fail("E409", f"`{name}` holds different things; its index must be known while compiling",
-                 place, describe(first))  # fmt: skip
+            fail("E409", f"the index of `{name}` must be known while compiling", place,
+                 describe(first), f"`{name}` holds different things")  # fmt: skip
         return _NOT_PICKED
     if not 0 <= first < len(values):
-        fail("E504", f"`{name}` has {_count(len(values), 'item', 'items')}", place, f"index {first}",
+        found = f"index {first}"
+        fail("E504", f"`{name}` has {_count(len(values), 'item', 'items')}", place, found,
              "indices count from 0 and never from the end")  # fmt: skip
     picked = values[first]
     rest = items[1:]

@@ -2,6 +2,7 @@
 
 import pytest
 from tilth.compiler.interpret import bind_sizes
+from tilth.compiler.ir.verify import verify
 from tilth.compiler.ops.base import OpError
 from tilth.spec.diagnostics import Reporter
 from tilth.spec.elaborate import elaborate
@@ -121,3 +122,25 @@ def test_a_given_size_is_filled_in_before_elaboration():
     assert envelope is not None
     graph = elaborate(envelope, reporter, sizes={"H": 64}).graph
     assert str(graph.type_of(graph.outputs[0][1])) == "f32[N, C, 32, W//2]"
+
+
+def test_sizes_of_a_definition_stay_apart():
+    # Nothing says what K is: each use of the definition has a K of its own.
+    graph = graph_of(
+        "input x : f32[N, 3]\n"
+        "def scale() = fn(a) {\n  param w : real[K, 3]\n  output w @ [1.0, 2.0, 3.0]\n}\n"
+        "y = x >> scale() as one\nz = x >> scale() as two\noutput y, z"
+    )
+    assert [str(graph.type_of(value)) for _, value in graph.outputs] == ["f32[K]", "f32[K2]"]
+
+
+def test_sizes_that_a_recurrence_ties_together_have_one_name():
+    graph = graph_of(
+        "def rnn() = fn(x) {\n  param W : real[H, D]\n  param U : real[H, H]\n"
+        "  h[t] = tanh(W @ x[t] + U @ h[t-1])\n  output h\n}\n"
+        "input x : f32[N, T, 4]\ny = x >> rnn()^2 as layers\noutput y"
+    )
+    verify(graph)
+    names = {str(node.attrs["path"]): str(node.type) for _, node in graph.of_op("param")}
+    assert names["layers.0.U"] == "f32[H, H]"
+    assert names["layers.1.W"].endswith(", H]")

@@ -56,7 +56,7 @@ def check(text):
 
 def block_of(text):
     """Where the model block's statements begin and end."""
-    begin = re.search(r"^model: \|\n", text, re.M).end()
+    begin = text.index("\nmodel: |\n") + len("\nmodel: |\n")
     end = re.search(r"^\S", text[begin:], re.M)
     return begin, begin + end.start() if end else len(text)
 
@@ -224,7 +224,7 @@ def test_generated_nets_have_the_shapes_that_they_run_to(case):
     graph = found.graph
     ((name, value),) = graph.outputs
     assert str(graph.type_of(value)) == f"f32[N, {channels}, {size}, {size}]"
-    shape = [node.type.shape for _, node in graph.of_op("input")][0]
+    shape = next(node.type.shape for _, node in graph.of_op("input"))
     image = np.random.default_rng(1).standard_normal((2, *shape[1:])).astype(np.float32)
     result = interpret(graph, {"x0": image}, random_weights(graph))
     assert result[name].shape == (2, channels, size, size)

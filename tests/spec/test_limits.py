@@ -191,7 +191,7 @@ def test_large_or_empty_but_legal(name):
 
 NESTED = {
     "blocks": (
-        "def f(n) = relu >> ((((if n > 0 then (relu >> (id + (relu >> (f(n - 1) as q)))) else id))))"
+        "def f(n) = relu >> (((if n > 0 then (relu >> (id + (relu >> (f(n - 1) as q)))) else id)))"
     ),
     "bodies": "def f(n) = fn(a) {\n  b = a >> (if n > 0 then f(n - 1) else id)\n  output b\n}",
     "inputs": "def f(n) = relu(_) + (if n > 0 then f(n - 1) else id)",

@@ -43,7 +43,7 @@ def test_weight_paths(name, zoo_model):
 def test_the_facts_of_the_paper_hold(name, zoo_model):
     model = zoo_model(name)
     verify(model.graph)
-    report = prove(model, model.graph)
+    report = prove(model, model.graph, set)
     assert not report.diagnostics
     assert {"parameters"} <= {proof.name for proof in report.proofs}
     assert all(proof.proven for proof in report.proofs)
