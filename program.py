@@ -79,7 +79,7 @@ __all__ = [
 ]
 
 BATCH = "N"
-ENGINES = ("reference",)
+ENGINES = ("reference", "cpu")
 PLANNED = {
     **dict.fromkeys(("site", "factor", "query"), "inference"),
     "grad": "differentiation",
@@ -221,7 +221,7 @@ class Program:
             A ``.safetensors`` or ``.npz`` file, or arrays by path; without them the spec's
             initialisers are used with ``seed``.
         engine
-            ``reference``: numpy, exact and slow.
+            ``reference``: numpy, exact and slow. ``cpu``: compiled for this machine, float32.
         precision
             A float type (``f64``) to compute in, instead of the spec's.
         strict
@@ -253,6 +253,10 @@ class Program:
                 name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
                 found = self._fit(given, name, sizes, strict, note or (lambda line: None))
             params = found | self.initial_weights(seed, sizes, found.keys())
+            if engine == "cpu":
+                from .compiled import CompiledProgram
+
+                return CompiledProgram(self, params).module(sizes).run(arrays)
             with np.errstate(all="ignore"):
                 return interpret(
                     self.graph, arrays, params, seed, bindings=sizes, precision=precision
@@ -317,6 +321,8 @@ class Program:
             _fail("E804", message, hint=f"there is {', '.join(ENGINES)}")
         if precision is not None and precision not in FLOATS:
             _fail("E408", f"`{precision}` is not a float type", hint=f"one of {', '.join(FLOATS)}")
+        if engine == "cpu" and precision not in (None, "f32"):
+            _fail("E408", "the engine `cpu` computes in f32", hint="use `--engine reference`")
         for _, node in _all_nodes(self.graph):
             if node.op in PLANNED:
                 part = PLANNED[node.op]

@@ -1,4 +1,4 @@
-"""Check ResNet-50, draw it, and run it on a photograph: ``make demo``.
+"""Check ResNet-50, draw it, run it on a photograph, compile it: ``make demo``.
 
 Everything that it does is what the command line does; each step prints the command.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from tilth.cli.main import main
@@ -45,7 +46,20 @@ def demo() -> int:
     if code := tilth(*words, "--output", saved):
         return code
 
-    heading("4. A spec with a mistake in it")
+    heading("4. Compile it for this CPU, and run the same photograph")
+    fast = str(OUT / "logits_cpu.npz")
+    words = ("run", SPEC, "--engine", "cpu", "--input", f"image={photo}", "--seed", "0")
+    if code := tilth(*words, "--output", fast):
+        return code
+    reference, compiled = np.load(saved)["logits"], np.load(fast)["logits"]
+    error = np.abs(compiled - reference).max() / np.abs(reference).max()
+    print(f"compiled against reference: max |difference| / max |reference| = {error:.2e}")
+    if not error < 1e-4:
+        return 1
+    if code := tilth("compile", SPEC, "-o", str(OUT / "resnet50.py")):
+        return code
+
+    heading("5. A spec with a mistake in it")
     text = BROKEN.read_text(encoding="utf-8")
     print(text)
     tilth("check", str(BROKEN))
