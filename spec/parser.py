@@ -21,6 +21,7 @@ from .layout import MAX_FAULTS, Line, lines, token_span
 from .unexpected import unexpected
 
 MAX_NESTING = 150
+MAX_TOKENS = 25_000
 GRAMMAR = Path(__file__).with_name("grammar.lark")
 
 
@@ -75,6 +76,12 @@ def parse_formula(text: str, start: int, end: int, file: str, reporter: Reporter
 
 
 def _parse_line(line: Line, start: str, file: str, reporter: Reporter) -> Any:
+    if len(line.tokens) > MAX_TOKENS:
+        message = f"the statement has {len(line.tokens)} words; {MAX_TOKENS} is the most"
+        place = token_span(line.tokens[MAX_TOKENS], file)
+        hint = "name a part with `def` or an equation; long tables belong to `options:`"
+        reporter.report(Diagnostic("E207", message, place, hint=hint))
+        return None
     for token in line.tokens:
         if token.type == "NUMBER" and math.isinf(float(token)):
             place = token_span(token, file)

@@ -126,7 +126,7 @@ class Builder(Protocol):
         kind: str = "weight",
         dtype: str | None = None,
     ) -> Value:
-        """A weight under the current path. ``kind`` is ``weight``, ``bias``, ``norm`` or ``buffer``."""
+        """A weight at the current path; ``kind`` is ``weight``, ``bias``, ``norm``, ``buffer``."""
         ...
 
     def type_of(self, value: Value) -> TensorType:

@@ -22,7 +22,7 @@ from .base import OpError
 
 Shape = tuple[int, ...]
 VALUES = "values"
-"""The rule ``("values", nested numbers)``: given values, as in ``param p : simplex[2] = [0.2, 0.8]``."""
+"""The rule ``("values", nested numbers)``: given values, as in ``param p : real[2] = [1, 2]``."""
 
 
 def initialise(

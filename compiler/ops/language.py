@@ -43,9 +43,7 @@ def _densify_shape(types: Sequence[TensorType], attrs: Attrs) -> Sequence[Tensor
     return (TensorType(types[2].dtype, (types[0].shape[0] - 1, attrs["columns"])),)  # type: ignore[arg-type]
 
 
-def _densify(
-    indptr: np.ndarray, index: np.ndarray, value: np.ndarray, columns: int
-) -> np.ndarray:
+def _densify(indptr: np.ndarray, index: np.ndarray, value: np.ndarray, columns: int) -> np.ndarray:
     dense = np.zeros((len(indptr) - 1, columns), value.dtype)
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     np.add.at(dense, (rows, index), value)
@@ -116,8 +114,10 @@ define(
         "A statement x ~ distribution: the parameters, then the value when it is observed. "
         "`axes` names the axes that lead each operand: indices of the statement and values of "
         "latent variables such as z[t-1]; the result is the log density it adds.",
-        attrs=("variable", "dist", "form", "target", "axes", "domain", "support", "observed",
-               "dtype"),  # fmt: skip
+        attrs=(
+            *("variable", "dist", "form", "target", "axes"),
+            *("domain", "support", "observed", "dtype"),
+        ),
         why_no_reference=INFERENCE,
     )
 )

@@ -79,7 +79,7 @@ def _call_builtin(name: str, node: s.Call, env: Env) -> Any:
     if name in LAYERS:
         return _call_layer(name, node, env)
     if name in DISTRIBUTIONS or name in ("choice", "truncate"):
-        from .random_variables import distribution
+        from .distributions import distribution
 
         return distribution(name, node, env)
     if name in env.elab.symbols:
@@ -394,9 +394,10 @@ def _lists(node: s.Call, env: Env) -> Any:
 
 def _random(name: str) -> Callable[[s.Call, Env], Any]:
     def run(node: s.Call, env: Env) -> Any:
-        from . import random_variables
+        from . import distributions, queries
 
-        return getattr(random_variables, name)(node, env)
+        home = queries if name.startswith("query_") else distributions
+        return getattr(home, name)(node, env)
 
     return run
 

@@ -49,6 +49,7 @@ def declare(scope: Scope, statement: Any) -> None:
     elif isinstance(statement, s.Index):
         _declare_index(scope, statement)
     elif isinstance(statement, s.Const):
+
         def value() -> Any:
             return constant_of(statement.value, scope.env, f"`{statement.name}`")
 
@@ -316,5 +317,3 @@ def _state(scope: Scope, statement: s.State) -> Tensor:
 
     graph.set_node(index, replace(node, attrs={"state": float(start)}))
     return Tensor(value, scope.elab.builder)
-
-

@@ -19,7 +19,8 @@ from . import tensors as t
 from .builder import Region
 from .errors import ElaborationError, Poisoned, fail
 from .expressions import constant_of, evaluate_value
-from .recurrence import ROUNDS, rename
+from .recurrence import ROUNDS
+from .rewriting import rename
 from .values import Tensor, Unknown, describe, is_number
 
 if TYPE_CHECKING:

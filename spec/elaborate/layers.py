@@ -35,7 +35,7 @@ OF_REALS = ("sigmoid", "tanh", "softplus", "erf", "exp", "expm1", "log", "log1p"
 def apply_layer(
     layer: Layer, operands: Sequence[Any], given: dict[str, Any], env: Env, span: Span
 ) -> Any:
-    """The layer's result on tensors; settings not given come from the spec's and its own defaults."""
+    """The layer's result on tensors; missing settings come from the spec, then the layer."""
     settings = complete(layer, given, env, span)
     flat = _flatten(operands, env, span)
     fewest, most = layer.operands

@@ -22,6 +22,7 @@ from .environment import Env
 from .equations import Piece, indexed_piece, join_pieces, shifted_name
 from .errors import Poisoned, fail
 from .ranges import infer_range
+from .rewriting import drop_index, offset_of, previous_name, substitute
 from .values import Axis, Edge, LabelIndex, ScanIndex, Tensor, Unknown
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _find_index(
     if not found:
         for node in (x for row in rows for x in s.walk(row.value)):
             if isinstance(node, s.Subscript) and isinstance(node.base, s.Name):
-                if node.base.id in group and all(_offset_of(x) is None for x in node.items):
+                if node.base.id in group and all(offset_of(x) is None for x in node.items):
                     _computed_step(node)
         _circular(scope, rows[0].targets[0].name, group)
     place = min(place for place, _, _ in found)
@@ -148,28 +149,17 @@ def _reads(row: s.Equation, group: Sequence[str], env: Env) -> list[tuple[str, i
         if isinstance(node, s.Subscript) and isinstance(node.base, s.Name):
             if node.base.id in group:
                 for place, item in enumerate(node.items):
-                    offset = _offset_of(item)
+                    offset = offset_of(item)
                     if offset is not None:
                         found.append((node.base.id, place, offset))
     return found
-
-
-def _offset_of(item: Any) -> int | None:
-    while isinstance(item, s.Group):
-        item = item.body
-    if isinstance(item, s.Name):
-        return 0
-    if isinstance(item, s.Binary) and item.op in ("+", "-") and isinstance(item.left, s.Name):
-        if isinstance(item.right, s.Number) and isinstance(item.right.value, int):
-            return item.right.value if item.op == "+" else -item.right.value
-    return None
 
 
 def _own_offset(row: s.Equation, name: str, place: int, env: Env) -> int:
     items = row.targets[0].items or ()
     if place >= len(items):
         return 0
-    return _offset_of(items[place]) or 0
+    return offset_of(items[place]) or 0
 
 
 def _normalise(
@@ -214,46 +204,7 @@ def _rename(row: s.Equation, own: str, index: str, offset: int) -> s.Equation:
     if offset:
         op = "-" if offset > 0 else "+"
         shifted = s.Binary(op, shifted, s.Number(abs(offset), "", row.span), row.span)
-    return replace(row, value=_substitute(row.value, own, shifted))
-
-
-def rename(node: Any, name: str, by: str) -> Any:
-    """The syntax with one name exchanged for another."""
-    return _substitute(node, name, s.Name(by))
-
-
-def _substitute(node: Any, name: str, by: Any) -> Any:
-    if isinstance(node, s.Name):
-        return replace(by, span=node.span) if node.id == name else node
-    if isinstance(node, tuple):
-        return tuple(_substitute(item, name, by) for item in node)
-    if not hasattr(node, "span"):
-        return node
-    changes = {
-        key: _substitute(value, name, by)
-        for key, value in vars(node).items()
-        if key != "span" and (isinstance(value, tuple) or hasattr(value, "span"))
-    }
-    if isinstance(node, s.Binary) and isinstance(changes.get("left"), s.Binary):
-        return _fold(replace(node, **changes))
-    return replace(node, **changes)
-
-
-def _fold(node: s.Binary) -> Any:
-    """``(t - 1) + 1`` → ``t``, so that shifts stay recognisable."""
-    inner = node.left
-    constant = isinstance(node.right, s.Number) and isinstance(node.right.value, int)
-    if node.op not in ("+", "-") or not constant or not isinstance(inner, s.Binary):
-        return node
-    if not isinstance(inner.left, s.Name) or _offset_of(inner) is None:
-        return node
-    assert isinstance(node.right, s.Number)
-    amount = int(node.right.value)
-    total = (_offset_of(inner) or 0) + (amount if node.op == "+" else -amount)
-    if total == 0:
-        return inner.left
-    op = "+" if total > 0 else "-"
-    return s.Binary(op, inner.left, s.Number(abs(total), "", node.span), node.span)
+    return replace(row, value=substitute(row.value, own, shifted))
 
 
 def _common_domain(steps: Sequence[Step], env: Env) -> Domain:
@@ -282,7 +233,7 @@ def _offsets(
     for node in s.walk(row.value):
         if isinstance(node, s.Subscript) and isinstance(node.base, s.Name):
             if node.base.id in group and places[node.base.id] < len(node.items):
-                offset = _offset_of(node.items[places[node.base.id]])
+                offset = offset_of(node.items[places[node.base.id]])
                 if offset is None:
                     _computed_step(node)
                 found.append((offset, node.span))
@@ -334,7 +285,8 @@ class _Loop:
         inits = {name: self._start(name, starts) for name in carried}
         guess: dict[str, Any] = {
             # A single number as a start broadcasts, so it says nothing about the shape.
-            name: Unknown() if init is None or not init.type.rank
+            name: Unknown()
+            if init is None or not init.type.rank
             else _Known(init.type, _has_inner(init))
             for name, init in inits.items()
         }
@@ -352,7 +304,7 @@ class _Loop:
                     if isinstance(node, s.Subscript) and isinstance(node.base, s.Name):
                         if node.base.id == name and name not in found:
                             item = node.items[self.places[name]]
-                            if _offset_of(item):
+                            if offset_of(item):
                                 found.append(name)
         return found
 
@@ -413,7 +365,7 @@ class _Loop:
         index = ScanIndex(self.index, self.domain.low, self.domain.size, frame)
         bound: dict[str, Any] = {self.index: index}
         for name, kind in guess.items():
-            previous = _previous(name, self.index)
+            previous = previous_name(name, self.index)
             if isinstance(kind, Unknown):
                 bound[previous] = kind
             else:
@@ -448,9 +400,7 @@ class _Loop:
         for name in stacked:
             results.append((f"{name}[{self.index}]", t.local(inside, plain[name])))
         region.finish(results)
-        operands = [
-            self._init(inits[name], kind.type, scope.env) for name, kind in guess.items()
-        ]
+        operands = [self._init(inits[name], kind.type, scope.env) for name, kind in guess.items()]
         operands += [outer for outer, _ in region.slices]
         operands += [outer for outer, _ in region.captures]
         length = self.domain.size
@@ -522,11 +472,6 @@ class _Known:
         return Tensor(value, home)
 
 
-def _previous(name: str, index: str) -> str:
-    """The carried value's own name; loops inside loops carry the same name by another index."""
-    return f"{name}@{index}"
-
-
 def _single_step(
     step: Step, group: Sequence[str], places: dict[str, int], index: str
 ) -> s.Equation:
@@ -545,30 +490,8 @@ def _single_step(
             if kept:
                 binders.append(replace(binder, items=kept))
         clause = replace(clause, binders=tuple(binders)) if binders or clause.condition else None
-    value = _drop_index(row.value, group, places, index)
+    value = drop_index(row.value, group, places, index)
     return replace(row, targets=tuple(targets), value=value, clause=clause)
-
-
-def _drop_index(node: Any, group: Sequence[str], places: dict[str, int], index: str) -> Any:
-    if isinstance(node, tuple):
-        return tuple(_drop_index(item, group, places, index) for item in node)
-    if not hasattr(node, "span"):
-        return node
-    if isinstance(node, s.Subscript) and isinstance(node.base, s.Name) and node.base.id in group:
-        place = places[node.base.id]
-        offset = _offset_of(node.items[place])
-        items = tuple(
-            _drop_index(item, group, places, index) for i, item in enumerate(node.items) if i != place
-        )
-        name = _previous(node.base.id, index) if offset else node.base.id
-        base = s.Name(name, node.base.span)
-        return replace(node, base=base, items=items) if items else base
-    changes = {
-        key: _drop_index(value, group, places, index)
-        for key, value in vars(node).items()
-        if key != "span" and (isinstance(value, tuple) or hasattr(value, "span"))
-    }
-    return replace(node, **changes)
 
 
 # ---------------------------------------------------------------- types of carries
@@ -631,4 +554,3 @@ def _counts(low: DimLike, domain: Domain) -> bool:
         return False
     after = low - (domain.low + domain.size)
     return not (isinstance(after, int) and after >= 0)
-

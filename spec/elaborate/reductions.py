@@ -27,7 +27,7 @@ SEMIRINGS = {"max": "max_plus", "min": "min_plus", "lse": "lse_plus"}
 def reduction(node: s.Reduction, env: Env) -> Any:
     """The value of a reducer."""
     if node.kind == "E":
-        from .random_variables import expectation
+        from .decisions import expectation
 
         return expectation(node, env)
     bound, masks = _bind(node, env)

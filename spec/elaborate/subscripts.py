@@ -72,7 +72,7 @@ def index_value(base: Any, items: Sequence[Any], env: Env, span: Span, name: str
                 places: Sequence[Span] = ()) -> Any:  # fmt: skip
     """``base[items]`` for evaluated items, which stand at ``places``."""
     if isinstance(base, Record):
-        from .random_variables import record_row
+        from .decisions import record_row
 
         return record_row(base, items, env, span)
     if isinstance(base, (TupleValue, list, tuple)):

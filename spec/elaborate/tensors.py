@@ -206,7 +206,7 @@ def _sure(pair: tuple[DimLike, DimLike]) -> bool:
 
 
 def finish_labels(env: Env, tensor: Tensor, order: Sequence[Axis], span: Span) -> Tensor:
-    """The plain tensor of an equation: batch first (unless inner), indices in order, element last."""
+    """The plain tensor of an equation: batch (unless inner), indices in order, element."""
     batch = [axis for axis in tensor.labels if axis.kind == "batch"]
     inner = bool(batch) and batch[0].inner
     labels = [*order, *batch] if inner else [*batch, *order]
@@ -365,7 +365,7 @@ def matmul(env: Env, left: Any, right: Any, span: Span, sides: Sides | None = No
     right_spec = "".join(letters[x] for x in b.labels) + "k" + columns
     spec = f"{left_spec},{right_spec}->{''.join(letters[x] for x in labels)}{rows}{columns}"
     with collect_undecided() as undecided:
-        agree = compare(list(a.rest)[-1], list(b.rest)[0])
+        agree = compare(tuple(a.rest)[-1], next(iter(b.rest)))
     if agree is False:
         fail("E103", "the inner sizes of `@` do not agree", sides.at if sides else span,
              f"{_shape(a)} @ {_shape(b)}", sides=sides)  # fmt: skip
@@ -378,7 +378,7 @@ def matmul(env: Env, left: Any, right: Any, span: Span, sides: Sides | None = No
 def _dense(env: Env, value: Any, span: Span) -> Any:
     if not isinstance(value, Record):
         return value
-    from .random_variables import densify
+    from .decisions import densify
 
     return densify(value, env, span)
 
@@ -449,7 +449,7 @@ def stack(env: Env, parts: Sequence[Tensor], axis: int, span: Span) -> Tensor:
 
 
 def reduce_axes(env: Env, tensor: Tensor, axes: Sequence[Axis], kind: str, span: Span) -> Tensor:
-    """Reduce over labels. Labels that the tensor lacks are summed as constants: times their size."""
+    """Reduce over labels; one that the tensor lacks counts as a constant, times its size."""
     missing = [axis for axis in axes if axis not in tensor.labels]
     if missing and kind in ("sum", "prod", "lse"):
         tensor = arrange(env, tensor, (*tensor.labels, *missing), span, expand=True)

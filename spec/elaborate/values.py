@@ -2,7 +2,8 @@
 
 Constants are plain Python values (``int``, ``float``, ``bool``, ``str``, symbolic ``Dim``, lists).
 Everything else is one of the classes below. A :class:`Tensor` inside an equation over indices
-carries *labels*: its leading axes run over index variables, the rest is what one element looks like.
+carries *labels*: its leading axes run over index variables, the rest is what one element looks
+like.
 """
 
 from __future__ import annotations
