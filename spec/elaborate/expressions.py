@@ -44,8 +44,6 @@ from .values import (
     is_number,
 )
 
-LARGEST = 2**63 - 1
-MAX_TERMS = 64
 CONSTANTS = {"pi": math.pi, "inf": math.inf}
 
 
