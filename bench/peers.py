@@ -3,6 +3,8 @@
 Both read the same ONNX file, fold and fuse as they see fit, and compute in float32.
 """
 
+# The packages are extras, and absent where only the default ones are installed.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json

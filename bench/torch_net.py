@@ -4,6 +4,8 @@ Batch norms are folded into the convolution before them, as a user who serves a 
 in place where nothing else reads the operand.
 """
 
+# The packages are extras, and absent where only the default ones are installed.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Writing a Graph with its weights as an ONNX file."""
 
+# The packages are extras, and absent where only the default ones are installed.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import importlib.util
