@@ -69,11 +69,13 @@ def choose_tile(columns: int, blocks_out: int, target: Target, groups: int = 1) 
         most = target.accumulators // (blocks * registers)
         for pixels in range(1, min(most, columns, 28) + 1):
             tiles = pixels * blocks * registers
-            # Broadcasts and weight loads per product; two loads issue a cycle, as do two products.
-            loads = (pixels + blocks * registers) / tiles
+            # Two products and two loads issue a cycle. Weights come from the second-level cache,
+            # so a tile of many pixels and few blocks, which reads fewer of them, is better.
+            weights = blocks * registers / tiles
+            loads = max(1.0, (pixels + blocks * registers) / tiles)
             latency = max(1.0, 8 / tiles)
-            cost = waste(columns, pixels) * waste(blocks_out, blocks) * max(1.0, loads) * latency
-            options.append((round(cost * (1 + 0.15 * loads), 4), -tiles, Tile(pixels, blocks)))
+            cost = waste(columns, pixels) * waste(blocks_out, blocks) * loads * latency
+            options.append((round(cost * (1 + 0.6 * weights), 4), -tiles, Tile(pixels, blocks)))
     return min(options, key=lambda o: o[:2])[2]
 
 
