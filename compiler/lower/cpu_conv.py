@@ -263,7 +263,11 @@ def _prologue(state: Lowering, parts: ConvParts) -> dict[str, Any]:
 
 
 def _flat_tasks(state: Lowering, shape: ConvShape, tile: Any, pixels: int) -> dict[str, Any]:
-    """Runs of pixels: each a task's share that stays in cache; panels split when runs are few."""
+    """Runs of pixels: each a task's share that stays in cache; panels split when runs are few.
+
+    Every run reads all weights of its panels, so where there are more outputs than pixels the
+    panels are shared out instead.
+    """
     target = state.target
     panels = -(-shape.blocks_out // tile.blocks) * shape.groups
     per_pixel = shape.channels * 4
@@ -272,7 +276,9 @@ def _flat_tasks(state: Lowering, shape: ConvShape, tile: Any, pixels: int) -> di
     work = pixels * shape.channels * shape.features // shape.groups
     wanted = max(1, min(target.threads * 4, work // 400_000)) if target.threads > 1 else 1
     groups = 1
-    if runs < wanted:
+    if runs < wanted and shape.features > pixels:
+        groups = min(panels, -(-wanted // runs))
+    elif runs < wanted:
         runs = min(wanted, max(1, pixels // (tile.pixels * 2)))
         groups = min(panels, -(-wanted // runs))
     tiles = -(-pixels // tile.pixels)
@@ -285,7 +291,10 @@ def _flat_tasks(state: Lowering, shape: ConvShape, tile: Any, pixels: int) -> di
 
 
 def _row_tasks(state: Lowering, shape: ConvShape, tile: Any, staged: bool) -> dict[str, Any]:
-    """Bands of output rows whose staged input fits half the second-level cache."""
+    """Bands of output rows whose staged input fits half the second-level cache.
+
+    As with runs of pixels, panels are shared out instead where outputs outnumber pixels.
+    """
     target = state.target
     panels = -(-shape.blocks_out // tile.blocks) * shape.groups
     line = _line_bytes(shape, staged) * shape.blocks_in * shape.groups
@@ -295,10 +304,13 @@ def _row_tasks(state: Lowering, shape: ConvShape, tile: Any, staged: bool) -> di
     work = shape.columns * shape.channels * shape.features // shape.groups * taps
     wanted = max(1, -(-target.threads * 4 // shape.images)) if target.threads > 1 else 1
     balanced = max(1, -(-shape.rows // wanted), -(-400_000 // max(work, 1)))
-    band = max(1, min(fit, balanced, shape.rows))
+    many = shape.features > shape.rows * shape.columns
+    band = max(1, min(fit, shape.rows if many else balanced, shape.rows))
     bands = -(-shape.rows // band)
     groups = 1
-    if bands * shape.images < target.threads:
+    if bands * shape.images < wanted and many:
+        groups = min(panels, -(-wanted // bands))
+    elif bands * shape.images < target.threads:
         groups = min(panels, target.threads)
     stage_rows = (band - 1) * shape.stride[0] + reach if staged else 0
     return {
