@@ -359,7 +359,9 @@ class Program:
         if given is None:
             return self.initial_weights(seed, self.nominal_sizes())
         name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights)
-        return self._fit(given, name, self._sizes({}, given), True, lambda line: None)
+        open_weights = any(kind.symbols for kind in self.parameters().values())
+        sizes = self._sizes({}, given) if open_weights else {}
+        return self._fit(given, name, sizes, True, lambda line: None)
 
     # ------------------------------------------------------------ helpers
 
