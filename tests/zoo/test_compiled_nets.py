@@ -87,7 +87,7 @@ def test_eight_threads_share_one_module():
 def test_the_written_file_runs_alone(tmp_path):
     from safetensors.numpy import save_file
 
-    program, compiled, weights, image = prepared("squeezenet1_1", 1, 64)
+    _, compiled, weights, image = prepared("squeezenet1_1", 1, 64)
     save_file(weights, tmp_path / "w.safetensors")
     np.save(tmp_path / "x.npy", image)
     words = ["compile", "squeezenet1_1", "-o", str(tmp_path / "net.py")]
