@@ -198,7 +198,7 @@ class Module:
                 walk(frame.rows, self._starts[place : place + 1], frame.counters, self.threads or 1)
                 times[turn, place] = perf_counter() - start
         self._pool.append(frame)
-        medians = np.min(times, axis=0)
+        medians = np.median(times, axis=0)
         rows = zip(self.plan.rows, medians, strict=True)
         return [(row.step.label, row.kernel.name, float(seconds)) for row, seconds in rows]
 

@@ -42,10 +42,11 @@ def _written_in_place(m: Match) -> Value:
 # ---------------------------------------------------------------- linear
 
 
-def _linear_operands(m: Match) -> tuple[Value, Value] | None:
+def _linear_operands(m: Match, turned: bool = False) -> tuple[Value, Value] | None:
     """``(x, weight)`` when a contraction is ``x @ weight.T`` on the last axis of x.
 
     The weight has two axes, the first of which the result ends with; all else is the result's.
+    ``turned`` asks for a weight with its axes the other way round: ``x @ weight``.
     """
     rw = m.rewriter
     operands = rw.operands(m.root)
@@ -55,7 +56,7 @@ def _linear_operands(m: Match) -> tuple[Value, Value] | None:
     for x, weight, xs, ws in ((*operands, a, b), (*operands[::-1], b, a)):
         if len(ws) != 2 or not xs or len(set(xs)) != len(xs) or not rw.steady(weight):
             continue
-        out, inner = ws
+        out, inner = ws[::-1] if turned else ws
         if out != inner and xs[-1] == inner and output == xs[:-1] + out:
             return x, weight
     return None
@@ -67,24 +68,8 @@ def _as_linear(m: Match) -> Value:
     return m.emit("linear", *found)
 
 
-def _turned_operands(m: Match) -> tuple[Value, Value] | None:
-    """As :func:`_linear_operands`, for a weight with its axes the other way round."""
-    rw = m.rewriter
-    operands = rw.operands(m.root)
-    if m["semiring"] != "sum_product" or len(operands) != 2 or not m.type.is_float:
-        return None
-    (a, b), output = parse_spec(str(m["spec"]), 2)
-    for x, weight, xs, ws in ((*operands, a, b), (*operands[::-1], b, a)):
-        if len(ws) != 2 or not xs or len(set(xs)) != len(xs) or not rw.steady(weight):
-            continue
-        inner, out = ws
-        if out != inner and xs[-1] == inner and output == xs[:-1] + out:
-            return x, weight
-    return None
-
-
 def _as_turned_linear(m: Match) -> Value:
-    found = _turned_operands(m)
+    found = _linear_operands(m, turned=True)
     assert found is not None
     x, weight = found
     return m.emit("linear", x, m.emit("transpose", weight, perm=(1, 0)))
@@ -139,7 +124,7 @@ CONTRACTIONS = (
         "linear, transposed",
         _CONTRACT,
         _as_turned_linear,
-        lambda m: _turned_operands(m) is not None,
+        lambda m: _linear_operands(m, turned=True) is not None,
     ),
     Rule(
         "matmul is linear",

@@ -23,14 +23,6 @@ def pack(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(full.reshape(blocks, tile.BLOCK, kh, kw).transpose(0, 2, 3, 1))
 
 
-def pack_bias(bias: np.ndarray | None, channels: int) -> np.ndarray:
-    """A bias [C] (zero when absent) as [ceil(C/16) * 16] float32."""
-    full = np.zeros(-(-channels // tile.BLOCK) * tile.BLOCK, np.float32)
-    if bias is not None:
-        full[:channels] = bias
-    return full
-
-
 @dataclass(frozen=True)
 class DepthwiseKernel:
     """A depthwise convolution with taps, stride and dilation of a row unrolled.

@@ -47,15 +47,6 @@ def pack_blocked(weight: np.ndarray, blocks: int, channels: int) -> np.ndarray:
     return pack(weight[:, np.concatenate(parts)], blocks)
 
 
-def pack_bias(bias: np.ndarray | None, outputs: int, blocks: int) -> np.ndarray:
-    """A bias [K] (zero when absent) filled up to whole panels."""
-    wide = tile.BLOCK * blocks
-    full = np.zeros(-(-outputs // wide) * wide, np.float32)
-    if bias is not None:
-        full[:outputs] = bias
-    return full
-
-
 def reading(channels: int, pixels: int = 1, blocked: bool = False) -> tuple[int, int, int]:
     """``(length, tails, tail_length)`` of a row of x with ``channels * pixels`` features."""
     if not blocked:

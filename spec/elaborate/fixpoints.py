@@ -7,6 +7,7 @@ name inside the block gives its start, otherwise it starts at zero.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def _settings(scope: Scope, what: str, args: Sequence[s.Argument]) -> dict[str, 
 
 
 @dataclass
-class _Loop:
+class _Loop(ABC):
     """What both loops share: rehearsing the body until the carries' types settle."""
 
     scope: Scope
@@ -100,11 +101,13 @@ class _Loop:
                 raise
         return self.values[name]
 
+    @abstractmethod
     def build(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """The loop in the graph; the final values of its names."""
 
+    @abstractmethod
     def body(self, region: Region, guess: dict[str, Any]) -> tuple[dict[str, Any], Scope]:
-        raise NotImplementedError
+        """The equations once, in ``region``, and the scope they were evaluated in."""
 
     def settle(self, guess: dict[str, Any]) -> dict[str, TensorType]:
         """Types of the carries, by repeating the body until they no longer change."""

@@ -7,6 +7,7 @@ import pytest
 from tilth.compiler.ops import OPS
 from tilth.runtime.kernels import depthwise, window
 from tilth.runtime.kernels.window import Window
+from tilth.runtime.packing import vector
 
 CASES = {
     "k3": ((2, 17, 9, 14), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
@@ -70,7 +71,7 @@ def _run(drive, block, unblock, case, width, residual, bands=None, limits=(-np.i
         pad[0][0],
         pad[1][0],
         depthwise.pack(weight),
-        depthwise.pack_bias(bias, c),
+        vector(np.zeros(c) if bias is None else bias, 16),
         0 if extra is None else extra,
         float(limits[0]),
         float(limits[1]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tilth.runtime.kernels import linear
+from tilth.runtime.packing import vector
 
 
 def _run(
@@ -28,7 +29,7 @@ def _run(
     values = [
         x,
         packed,
-        linear.pack_bias(bias, k, blocks),
+        vector(np.zeros(k) if bias is None else bias, 16 * blocks),
         found,
         0 if residual is None else residual,
         x[0].nbytes,
