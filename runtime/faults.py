@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ SHOWN = 8
 class RuntimeFault(Exception):
     """A fault of the user's files or machine.
 
-    ``code`` is a diagnostic code (E703, E801 to E805); ``details`` are lines below the message.
+    ``code`` is a diagnostic code (E703, E801 to E808); ``details`` are lines below the message.
     """
 
     def __init__(
@@ -28,11 +29,20 @@ class RuntimeFault(Exception):
 
 def unreadable(path: str | os.PathLike[str], error: Exception | str) -> RuntimeFault:
     """E803 for a file, with the system's reason in plain words."""
+    return RuntimeFault("E803", f"cannot read `{os.fspath(path)}`: {_reason(error)}")
+
+
+def unwritable(path: str | os.PathLike[str], error: Exception | str) -> RuntimeFault:
+    """E806 for a file, with the system's reason in plain words."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "free some space; what was there before is unchanged" if full else None
+    return RuntimeFault("E806", f"cannot write `{os.fspath(path)}`: {_reason(error)}", hint)
+
+
+def _reason(error: Exception | str) -> str:
     if isinstance(error, OSError) and error.strerror:
-        reason = error.strerror.lower()
-    else:
-        reason = str(error) or type(error).__name__
-    return RuntimeFault("E803", f"cannot read `{os.fspath(path)}`: {reason}")
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
 
 
 def suggestion(name: str, known: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from .faults import RuntimeFault, unreadable
+from .files import replaced
 
 Ranking = list[tuple[int, float]]
 """Classes with their probabilities, the likeliest first."""
@@ -45,26 +46,19 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
 def save_outputs(path: str | os.PathLike[str], outputs: Mapping[str, np.ndarray]) -> None:
     """Write an ``.npz`` file, or an ``.npy`` file of a single output, whole or not at all.
 
-    Raises :class:`RuntimeFault` E803.
+    Raises :class:`RuntimeFault` E806.
     """
     file = Path(path)
     if file.suffix not in (".npz", ".npy"):
-        raise RuntimeFault("E803", f"cannot write `{path}`", "outputs go to an .npz or .npy file")
+        raise RuntimeFault("E806", f"cannot write `{path}`", "outputs go to an .npz or .npy file")
     if file.suffix == ".npy" and len(outputs) != 1:
         message = f"`{path}` takes one output, and there are {len(outputs)}"
-        raise RuntimeFault("E803", message, "write an .npz file")
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            if file.suffix == ".npy":
-                np.save(stream, next(iter(outputs.values())), allow_pickle=False)
-            else:
-                _write_archive(stream, outputs)
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RuntimeFault("E803", f"cannot write `{path}`: {reason}") from error
+        raise RuntimeFault("E806", message, "write an .npz file")
+    with replaced(file) as part, part.open("wb") as stream:
+        if file.suffix == ".npy":
+            np.save(stream, next(iter(outputs.values())), allow_pickle=False)
+        else:
+            _write_archive(stream, outputs)
 
 
 # ---------------------------------------------------------------- helpers

@@ -23,6 +23,9 @@ Arrays = dict[str, np.ndarray]
 IGNORED = "num_batches_tracked"
 """PyTorch's counter of a batch norm's updates, which no model here reads."""
 
+SLOT = "@"
+"""What the names of a checkpoint's other tensors start with (see ``train/checkpoints.py``)."""
+
 SAFE_DTYPES = {
     "F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
     "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?",
@@ -182,7 +185,7 @@ def _match(
 
 
 def _counts(name: str) -> bool:
-    return name.rpartition(".")[2] != IGNORED
+    return name.rpartition(".")[2] != IGNORED and not name.startswith(SLOT)
 
 
 def _best_rules(pieces: Mapping[str, Sequence[Piece]], present: Collection[str]) -> Sequence[Piece]:

@@ -95,6 +95,9 @@ CODES |= {
     "E803": "a file cannot be read",
     "E804": "belongs to a part that is not built yet",
     "E805": "a size is not bound",
+    "E806": "a file cannot be written",
+    "E807": "a data set cannot be used",
+    "E808": "a checkpoint is damaged or is of something else",
     # E9xx: expectations
     "E901": "an expectation is not met",
     "E902": "unknown expectation",

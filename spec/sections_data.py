@@ -32,11 +32,11 @@ from .kinds import (
 from .sections import PATH
 from .yaml_nodes import Context, MappingNode, Node, ScalarNode, SequenceNode
 
-FORMATS = ("npz", "npy", "csv", "images", "idx", "cifar")
+FORMATS = ("npz", "npy", "csv", "images", "idx", "cifar", "text")
 CHECKPOINTS = ("torch", "torchvision", "timm", "safetensors", "onnx", "keras", "npz")
 MAX_SLICE = 200
 
-_PATH_ENDS = (".npz", ".npy", ".csv", ".tsv", ".gz", ".json")
+_PATH_ENDS = (".npz", ".npy", ".csv", ".tsv", ".txt", ".gz", ".json")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class DataSource:
     size: tuple[int, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    length: int = 64
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _check_source(source: DataSource, spans: Mapping[str, Span], context: Contex
 
 
 def _is_guessed(path: str) -> bool:
-    return path.endswith((".npz", ".npy", ".csv", ".tsv"))
+    return path.endswith((".npz", ".npy", ".csv", ".tsv", ".txt"))
 
 
 def _columns() -> Kind:
@@ -250,6 +251,7 @@ DATA_KEYS = (
     Key("size", list_of(whole(1), 2, 2), "height and width that images are scaled to"),
     Key("mean", list_of(number(), 1), "subtracted, by channel"),
     Key("std", list_of(number(0, above=True), 1), "divided by, by channel"),
+    Key("length", whole(1), "characters of a window of text"),
 )
 
 DATA = mapping_of(

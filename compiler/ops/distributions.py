@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime import philox
 from ..ir.dims import DimLike
 from ..ir.types import DTYPES, FLOATS, Attrs, TensorType, shape_text
-from . import densities, philox, samplers
+from . import densities, samplers
 from .base import Op, Operand, OpError, define
 from .divergences import ENTROPY, KL
 from .random import require_key

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime import philox
 from ..ir.types import DTYPES, FLOATS, INTEGERS, Attrs, TensorType
-from . import philox
 from .base import Op, Operand, OpError, define
 from .rules import quiet, require_kind, require_rank, sizes_attr
 

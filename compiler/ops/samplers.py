@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import philox
+from ...runtime import philox
 from .random import pick
 
 _CHUNK = 500.0

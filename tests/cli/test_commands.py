@@ -127,7 +127,7 @@ def test_run_reads_weights_and_says_what_it_leaves_out(specs, tilth):
         (("--input", "imag=zeros"), "did you mean `image`?"),
         (("--input", "image=none.png"), "error[E803]: cannot read `none.png`"),
         (("--input", "image=zeros", "--weights", "none.npz"), "error[E803]"),
-        (("--input", "image=zeros", "--output", "o.txt"), "error[E803]: cannot write `o.txt`"),
+        (("--input", "image=zeros", "--output", "o.txt"), "error[E806]: cannot write `o.txt`"),
         (("--input", "image=zeros", "--top", "1", "--labels", "none"), "error[E803]"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from tilth.compiler.ir.types import TensorType
 from tilth.compiler.ops import OpError, infer
-from tilth.compiler.ops.philox import Stream, bits, path_hash, philox4x32
+from tilth.runtime.philox import Stream, bits, bits_at, path_hash, philox4x32
 
 KEY = np.array([11, 5], np.uint64)
 
@@ -43,6 +43,12 @@ def test_counter_layout() -> None:
     drawn = bits(Stream(seed, step, "net.drop", 2), 8)
     assert int(drawn[6]) == int(words[0]) << 32 | int(words[1])
     assert int(drawn[7]) == int(words[2]) << 32 | int(words[3])
+
+
+def test_some_elements_alone_are_those_of_the_whole() -> None:
+    source = Stream(7, 2**33, "order", 1)
+    elements = np.array([6, 0, 9, 9, 3])
+    np.testing.assert_array_equal(bits_at(source, elements), bits(source, 10)[elements])
 
 
 @pytest.mark.parametrize("op", ["random_uniform", "random_normal"])

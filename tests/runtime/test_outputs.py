@@ -40,12 +40,12 @@ def test_outputs_round_trip_even_with_odd_names(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.npy", "o.npz"]
 
 
-def test_wrong_places_are_E803(tmp_path):
+def test_wrong_places_are_E806(tmp_path):
     outputs = {"a": np.ones(1), "b": np.ones(1)}
     for name in ("o.txt", "o.npy", "none/o.npz"):
         with pytest.raises(RuntimeFault) as caught:
             save_outputs(tmp_path / name, outputs)
-        assert caught.value.code == "E803"
+        assert caught.value.code == "E806"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -69,16 +69,23 @@ def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 
 def bits(source: Stream, count: int) -> np.ndarray:
     """64 random bits for each of ``count`` elements, ``u64[count]``."""
-    blocks = (count + 1) // 2
-    key = source.seed ^ path_hash(source.path)
-    counter = np.empty((4, blocks), np.uint32)
-    counter[0] = np.arange(blocks, dtype=np.uint32)
-    counter[1] = source.draw
-    counter[2] = source.step & 0xFFFFFFFF
-    counter[3] = source.step >> 32
-    words = philox4x32(counter, (key & 0xFFFFFFFF, key >> 32)).astype(np.uint64)
+    blocks = np.arange((count + 1) // 2, dtype=np.uint32)
+    words = _words(source, blocks)
     pairs = np.stack([words[0] << _HALF | words[1], words[2] << _HALF | words[3]], axis=1)
     return pairs.reshape(-1)[:count]
+
+
+def bits_at(source: Stream, elements: np.ndarray) -> np.ndarray:
+    """The same bits for some elements only: ``bits(source, n)[elements]`` without the rest."""
+    words = _words(source, (elements // 2).astype(np.uint32))
+    odd = elements % 2 == 1
+    high, low = np.where(odd, words[2], words[0]), np.where(odd, words[3], words[1])
+    return high << _HALF | low
+
+
+def uniform_at(source: Stream, elements: np.ndarray) -> np.ndarray:
+    """Uniform in [0, 1) as float64 for some elements only."""
+    return _fraction(bits_at(source, elements), np.dtype(np.float64))
 
 
 def uniform(source: Stream, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -100,6 +107,17 @@ def normal(source: Stream, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarra
     angle = wide.type(2 * math.pi) * v
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return pairs.reshape(-1)[:count].reshape(shape).astype(dtype)
+
+
+def _words(source: Stream, blocks: np.ndarray) -> np.ndarray:
+    """The four words of each block, ``u64[4, blocks]``."""
+    key = source.seed ^ path_hash(source.path)
+    counter = np.empty((4, len(blocks)), np.uint32)
+    counter[0] = blocks
+    counter[1] = source.draw
+    counter[2] = source.step & 0xFFFFFFFF
+    counter[3] = source.step >> 32
+    return philox4x32(counter, (key & 0xFFFFFFFF, key >> 32)).astype(np.uint64)
 
 
 def _fraction(value: np.ndarray, dtype: np.dtype) -> np.ndarray:

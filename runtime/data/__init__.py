@@ -1,0 +1,17 @@
+"""Data for training: sets of examples, readers of the usual formats, and batches of them."""
+
+from .dataset import ArrayDataset, Dataset, Field, require_labels
+from .loader import IterableLoader, Loader
+from .sources import Data, Source, open_dataset
+
+__all__ = [
+    "ArrayDataset",
+    "Data",
+    "Dataset",
+    "Field",
+    "IterableLoader",
+    "Loader",
+    "Source",
+    "open_dataset",
+    "require_labels",
+]
