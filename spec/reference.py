@@ -49,6 +49,7 @@ FAMILIES = {
     "contract": "Linear algebra",
     "distributions": "Densities",
     "losses": "Losses",
+    "metrics": "Metrics",
     "mining_losses": "Losses",
 }
 """Headings by the module of the op table that a layer's op or recipe comes from."""

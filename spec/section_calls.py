@@ -6,13 +6,14 @@ Names and defaults are PyTorch's where it has the thing.
 from __future__ import annotations
 
 from .calls import Family, Parameter, Rule
-from .kinds import Kind, flag, list_of, number, whole
+from .kinds import Kind, choice, flag, list_of, number, whole
 
 _POSITIVE = number(0, above=True)
 _NOT_NEGATIVE = number(0)
 _FRACTION = number(0, 1, below=True)
 _UNIT = number(0, 1)
 _COUNT = whole(1)
+_RANGE: Kind = list_of(number(0, 1, below=True), 2, 2)
 
 
 def _lr(default: float) -> Parameter:
@@ -90,7 +91,11 @@ SCHEDULES = Family(
     "schedule",
     "warmup(5) >> cosine(85)",
     (
-        Rule("constant", (Parameter("factor", _POSITIVE, 1.0),), "the base rate times a factor"),
+        Rule(
+            "constant",
+            (Parameter("factor", _POSITIVE, 1.0), Parameter("epochs", _POSITIVE, None)),
+            "the base rate times a factor; without end unless `epochs` is given",
+        ),
         Rule(
             "step",
             (Parameter("size", _COUNT), Parameter("gamma", _POSITIVE, 0.1)),
@@ -107,6 +112,16 @@ SCHEDULES = Family(
             "half a cosine down to `min`",
         ),
         Rule(
+            "cosine_restarts",
+            (
+                Parameter("first", _POSITIVE),
+                Parameter("factor", number(1), 1.0),
+                Parameter("min", _NOT_NEGATIVE, 0.0),
+            ),
+            "half cosines in a row, each `factor` times as long as the one before (Loshchilov and "
+            "Hutter 2017)",
+        ),
+        Rule(
             "warmup",
             (Parameter("epochs", _POSITIVE), Parameter("start", _NOT_NEGATIVE, 0.0)),
             "a straight line from `start` times the rate up to it",
@@ -118,8 +133,13 @@ SCHEDULES = Family(
                 Parameter("high", _POSITIVE),
                 Parameter("up", _POSITIVE),
                 Parameter("down", _POSITIVE, None),
+                Parameter("mode", choice("triangular", "triangular2", "exp_range"), "triangular"),
+                Parameter("gamma", _POSITIVE, 1.0),
+                Parameter("momentum", _RANGE, None),
             ),
-            "up and down again; `down` is as long as `up` unless given",
+            "up and down again; `down` is as long as `up` unless given (Smith 2017); `triangular2` "
+            "halves each cycle, `exp_range` shrinks it by gamma each step; a momentum range "
+            "[low, high] goes the other way",
         ),
         Rule(
             "one_cycle",
@@ -129,8 +149,12 @@ SCHEDULES = Family(
                 Parameter("rise", number(0, 1, above=True, below=True), 0.3),
                 Parameter("div", _POSITIVE, 25.0),
                 Parameter("final_div", _POSITIVE, 1e4),
+                Parameter("shape", choice("cosine", "linear"), "cosine"),
+                Parameter("phases", whole(2, 3), 2),
+                Parameter("momentum", _RANGE, None),
             ),
-            "super-convergence (Smith and Topin 2018)",
+            "super-convergence (Smith and Topin 2018): from max/div up to max, then down to "
+            "max/div/final_div; a momentum range [low, high] goes the other way",
         ),
         Rule(
             "linear_scaling",

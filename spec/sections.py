@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..compiler.ir.types import Span
 from .calls import Call, call_of, chain_of, default_call
@@ -136,6 +137,7 @@ class Train:
     clip: Call | None = None
     ema: float | None = None
     weight_decay_exclude: tuple[Constant, ...] = ()
+    weight_decay_vectors: bool = False
     label_smoothing: float = 0.0
     metrics: Mapping[str, SourceText] | None = None
     validate: Validation | None = None
@@ -237,12 +239,24 @@ def _check_optimizer(call: Call | None, context: Context) -> None:
         context.fault("E016", message, call.spans["nesterov"])
 
 
+def _check_schedule(calls: tuple[Call, ...], context: Context) -> None:
+    """A schedule that never ends must be the last."""
+    rows = [call for call in calls if call.name != "linear_scaling"]
+    for call, after in pairwise(rows):
+        if call.settings.get("epochs") is None:
+            labels = (Label(after.span, "this one would never begin"),)
+            message = f"`{call.name}` has no end, so it must stand last"
+            context.fault("E016", message, call.span, labels=labels)
+
+
 def _check_objective(objective: Objective, spans: Mapping[str, Span], context: Context) -> None:
     _check_optimizer(objective.optimizer, context)
+    _check_schedule(objective.schedule, context)
 
 
 def _check_train(train: Train, spans: Mapping[str, Span], context: Context) -> None:
     _check_optimizer(train.optimizer, context)
+    _check_schedule(train.schedule, context)
     names: dict[str, Span] = {}
     for objective in train.objectives:
         if objective.name is None:
@@ -344,7 +358,8 @@ TRAIN_KEYS = (
     _SCHEDULE,
     _CLIP,
     Key("ema", number(0, 1, above=True, below=True), "decay of an average of the weights"),
-    Key("weight_decay_exclude", list_of(path()), "weights that are not decayed"),
+    Key("weight_decay_exclude", list_of(path()), "matrices that are not decayed either"),
+    Key("weight_decay_vectors", flag(), "whether norms, biases and other vectors are decayed too"),
     Key("label_smoothing", number(0, 1, below=True), "how much of a label goes to all classes"),
     Key("metrics", mapping_of(source_text(), IDENTIFIER), "formulas to report, by name"),
     Key("validate", record(VALIDATION_KEYS, Validation), "validation while training"),
@@ -356,7 +371,7 @@ TRAIN_KEYS = (
     Key("tbptt", _COUNT, "steps between cuts of back-propagation through time"),
     Key(
         "init",
-        mapping_of(located(text()), PATH, "a weight path"),
+        mapping_of(located(source_text()), PATH, "a weight path"),
         "initialisers by weight path",
     ),
 )

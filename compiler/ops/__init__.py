@@ -14,6 +14,7 @@ from . import language as language
 from . import leaves as leaves
 from . import linalg as linalg
 from . import losses as losses
+from . import metrics as metrics
 from . import mining_losses as mining_losses
 from . import movement as movement
 from . import norm as norm

@@ -144,7 +144,11 @@ def _call_layer(name: str, node: s.Call, env: Env) -> Any:
 
 def _word(node: s.Expr, kind: str, env: Env) -> Any:
     """A setting that names a choice may do so without quotes: ``mode=bilinear``."""
-    if kind in ("choice", "dtype", "rule", "str") and isinstance(node, s.Name):
+    from .layers import rule_word
+
+    if kind == "rule" and (rule := rule_word(node, env)) is not None:
+        return rule
+    if kind in ("choice", "dtype", "str") and isinstance(node, s.Name):
         unknown = node.id not in env.bound and env.scope.find(node.id) is None
         if unknown and env.scope.find_bound(node.id) is None:
             return node.id

@@ -18,7 +18,7 @@ from .elaborator import looks_like_size
 from .environment import Env
 from .errors import fail
 from .expressions import constant_of, evaluate, unknown_name, whole
-from .layers import rule_of
+from .layers import rule_of, rule_word
 from .values import Record, Tensor, describe, is_number
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ DOMAINS: dict[str, tuple[Any, ...]] = {
 def declare(scope: Scope, statement: Any) -> None:
     """Enter the names of a declaration."""
     if isinstance(statement, s.Input):
-        if scope.parent is not None:
+        if not scope.outermost:
             fail("E206", "inputs are declared at the top of a spec", statement.span,
                  hint="a definition takes its tensors as `fn(x) { ... }`")  # fmt: skip
         for name in statement.names:
@@ -89,7 +89,7 @@ def _is_symbol(scope: Scope, name: str) -> bool:
 
 def _register(scope: Scope, name: str) -> None:
     scope.elab.symbols.add(name)
-    if scope.parent is None:
+    if scope.outermost:
         scope.symbols[name] = symbol(name)
     elif name not in scope.symbols:
         scope.symbols[name] = scope.elab.open_size(name)
@@ -247,12 +247,10 @@ def _initial(
 ) -> tuple[Any, ...]:
     node = statement.init
     assert node is not None
-    if isinstance(node, s.Name) and scope.find(node.id) is None:
-        if node.id == "uniform" and domain == "simplex":
-            return ("uniform_simplex",)
-        if scope.find_bound(node.id) is None:
-            return rule_of(f"the start of `{statement.names[0]}`", node.id, scope.env, node.span)
-    value = evaluate(node, scope.env)
+    rule = rule_word(node, scope.env)
+    if rule == ("uniform",) and domain == "simplex":
+        return ("uniform_simplex",)
+    value: Any = evaluate(node, scope.env) if rule is None else rule
     if isinstance(value, list):
         _check_values(value, domain, shape, node.span)
         return ("values", _tuples(value))

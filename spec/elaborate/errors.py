@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -42,6 +43,17 @@ class Sides:
 
 class Poisoned(Exception):
     """A name is used whose own statement has failed; that fault is reported already."""
+
+
+@contextmanager
+def quiet(report: Callable[[Diagnostic], None]) -> Iterator[None]:
+    """Report a fault instead of stopping, so that all faults are found in one run."""
+    try:
+        yield
+    except ElaborationError as fault:
+        report(fault.diagnostic)
+    except Poisoned:
+        return
 
 
 def fail(

@@ -9,12 +9,14 @@ from ...compiler.ir.dims import Dim
 from ...compiler.ir.types import DTYPES, FLOATS, INTEGERS, Span
 from ...compiler.ops import OpError
 from ...compiler.ops.base import REQUIRED, Layer, Setting
+from ...compiler.ops.distributions import DISTRIBUTIONS
+from .. import syntax as s
 from ..diagnostics import nearest
 from . import tensors as t
 from .builder import LayerBuilder, raise_located
 from .environment import Env
 from .errors import fail
-from .expressions import value_of, whole
+from .expressions import evaluate, value_of, whole
 from .values import (
     DistributionValue,
     Tensor,
@@ -309,6 +311,31 @@ def _to_shape(what: str, setting: Setting, value: Any, env: Env, span: Span) -> 
 
 def _to_rule(what: str, setting: Setting, value: Any, env: Env, span: Span) -> Any:
     return rule_of(what, value, env, span)
+
+
+def rule_word(node: s.Expr, env: Env) -> tuple[Any, ...] | None:
+    """An initialiser by its name, ``he`` or ``orthogonal(2)``; ``None`` for anything else.
+
+    Names of the spec come first, and calls of distributions are left to them.
+    """
+    from ...compiler.ops.initialise import RULES
+
+    name = node.function if isinstance(node, s.Call) else node
+    if not isinstance(name, s.Name) or name.id in env.bound or env.scope.find(name.id):
+        return None
+    if env.scope.find_bound(name.id) is not None:
+        return None
+    if not isinstance(node, s.Call):
+        return (name.id,)
+    if name.id not in RULES or name.id in DISTRIBUTIONS:
+        return None
+    numbers = []
+    for argument in node.args:
+        value = evaluate(argument.value, env)
+        if argument.name is not None or not is_number(value):
+            fail("E404", f"`{name.id}` takes numbers", argument.span, describe(value))
+        numbers.append(float(value))
+    return (name.id, *numbers)
 
 
 def rule_of(what: str, value: Any, env: Env, span: Span) -> tuple[Any, ...]:

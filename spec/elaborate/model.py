@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -21,8 +21,10 @@ from ..envelope import Envelope
 from ..parser import parse_model
 from .builder import Path
 from .elaborator import Elaborator
-from .errors import ElaborationError, Poisoned
+from .errors import quiet
+from .objectives import Training, draft_training, finish_training
 from .scope import Scope
+from .training_weights import set_initialisers
 from .values import BATCH
 
 NAME = r"[A-Za-z_]\w*'?"
@@ -39,7 +41,8 @@ class Model:
     """An elaborated spec.
 
     ``graph`` may hold symbolic sizes; ``options`` are the resolved constants. ``warnings`` are
-    diagnostics that do not stop anything.
+    diagnostics that do not stop anything. ``training`` is what the spec wants made small, where it
+    says so.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Model:
     envelope: Envelope
     statements: tuple[s.Statement, ...]
     warnings: tuple[Diagnostic, ...]
+    training: Training | None = None
 
 
 def elaborate(
@@ -94,18 +98,36 @@ def elaborate(
     fixed = dict(sizes or {})
     # The batch stays a symbol until the end: it is by its name that axes are known to be it.
     batch = {name: fixed.pop(name) for name in (BATCH,) if name in fixed}
+    graph, training = elab.builder.graph, None
     with deep_stack():
         try:
             _check_defaults(envelope, reporter)
             scope = file_scope(elab, envelope, statements, options, fixed)
             _run(elab, scope, envelope)
+            graph, training = _split(elab, scope, envelope)
         except RecursionError:
             message = "definitions depend on each other too deeply"
             reporter.report(Diagnostic("E701", message, envelope.model.span))
         reporter.raise_if_failed()
-        graph = _finish(elab).bind(batch)
+        graph = _finish(elab, graph).bind(batch)
+        if training is not None:
+            training = replace(training, graph=_finish(elab, training.graph).bind(batch))
     warnings = tuple(d for d in reporter.diagnostics if d.severity == "warning")
-    return Model(envelope.name, chosen, graph, options, envelope, statements, warnings)
+    return Model(envelope.name, chosen, graph, options, envelope, statements, warnings, training)
+
+
+def _split(elab: Elaborator, scope: Scope, envelope: Envelope) -> tuple[Graph, Training | None]:
+    """The model alone, and what it is trained on: two graphs that share their weights."""
+    whole, train = elab.builder.graph, envelope.train
+    inputs, constraints = list(whole.inputs), list(whole.constraints)
+    draft = draft_training(scope, envelope)
+    if train is not None and train.init:
+        set_initialisers(scope, train.init)
+    graph = whole.copy()
+    graph.inputs, graph.constraints = inputs, constraints
+    if draft is None or train is None:
+        return graph, None
+    return graph, finish_training(scope, whole, draft, train)
 
 
 def _lost_names(
@@ -220,24 +242,17 @@ def _run(elab: Elaborator, scope: Scope, envelope: Envelope) -> None:
     from .imports import declare_uses
     from .outputs import emit_outputs
 
-    _quiet(lambda: declare_uses(scope, envelope.use), elab)
+    with quiet(elab.report):
+        declare_uses(scope, envelope.use)
     for statement in scope.statements:
         if isinstance(statement, (s.Input, s.State)):
             names = statement.names if isinstance(statement, s.Input) else (statement.name,)
             for entry in (scope.entries[name] for name in names if name in scope.entries):
-                _quiet(lambda entry=entry: scope.force(entry), elab)
+                with quiet(elab.report):
+                    scope.force(entry)
     scope.force_all()
-    _quiet(lambda: emit_outputs(scope, envelope), elab)
-
-
-def _quiet(run: Callable[[], Any], elab: Elaborator) -> None:
-    """Report a fault instead of stopping, so that all faults are found in one run."""
-    try:
-        run()
-    except ElaborationError as fault:
-        elab.report(fault.diagnostic)
-    except Poisoned:
-        return
+    with quiet(elab.report):
+        emit_outputs(scope, envelope)
 
 
 def _named_sizes(elab: Elaborator, graph: Graph) -> dict[str, DimLike]:
@@ -253,9 +268,8 @@ def _named_sizes(elab: Elaborator, graph: Graph) -> dict[str, DimLike]:
     return named
 
 
-def _finish(elab: Elaborator) -> Graph:
+def _finish(elab: Elaborator, graph: Graph) -> Graph:
     """Fill in solved sizes, drop what nothing needs."""
-    graph = elab.builder.graph
     graph.prune()
     named = _named_sizes(elab, graph)
     solved = {name: substitute(dim, named) for name, dim in elab.solved.items()} | named

@@ -40,7 +40,10 @@ class Entry:
 
 
 class Scope:
-    """Names of one level. ``parent`` is where unknown names are looked up."""
+    """Names of one level. ``parent`` is where unknown names are looked up.
+
+    An ``outermost`` scope may declare inputs: a file's, and an objective's, whose parent it is.
+    """
 
     def __init__(
         self,
@@ -52,8 +55,10 @@ class Scope:
         bound: dict[str, Any] | None = None,
         input: Any = None,
         depth: int = 0,
+        outermost: bool = False,
     ) -> None:
         self.elab = elab
+        self.outermost = outermost or parent is None
         self.statements = tuple(statements)
         self.builder = builder
         self.path = path

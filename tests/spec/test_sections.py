@@ -152,12 +152,12 @@ def test_call_places():
 
 
 def test_schedules_compose():
-    found = train(schedule="warmup(5) >> multistep([30, 60], 0.2) >> cosine(85, min=1e-5)").schedule
-    assert [call.name for call in found] == ["warmup", "multistep", "cosine"]
+    found = train(schedule="warmup(5) >> cosine(85, min=1e-5) >> multistep([30, 60], 0.2)").schedule
+    assert [call.name for call in found] == ["warmup", "cosine", "multistep"]
     assert found[0].settings == {"epochs": 5, "start": 0.0}
-    assert found[1].settings == {"at": (30, 60), "gamma": 0.2}
-    assert found[2].settings == {"epochs": 85, "min": 1e-5}
-    assert str(found[2].span) == "6:54"
+    assert found[1].settings == {"epochs": 85, "min": 1e-5}
+    assert found[2].settings == {"at": (30, 60), "gamma": 0.2}
+    assert str(found[2].span) == "6:50"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_nested_records():
     assert (found.checkpoint.best, found.checkpoint.path) == ("accuracy", "runs")
     assert found.augment[1].settings == {"size": 32, "pad": 4}
     assert [x.value for x in found.freeze] == ["layer1.*"]
-    assert found.init["layer1.conv"].value == "normal(0, 0.01)"
+    assert found.init["layer1.conv"].value.text == "normal(0, 0.01)"
     assert [x.value for x in found.weight_decay_exclude] == ["*.bn*", "bias"]
 
 
@@ -279,7 +279,7 @@ def test_weights():
         ("train:\n  optimizer: sgd(nesterov=true)\n", ("E016", "6:27")),
         ("train:\n  optimizer: 0.1\n", ("E006", "6:14")),
         ("train:\n  schedule: step\n", ("E402", "6:13")),
-        ("train:\n  schedule: constant(1, 2)\n", ("E403", "6:25")),
+        ("train:\n  schedule: constant(1, 2, 3)\n", ("E403", "6:28")),
         ("train:\n  schedule: warmup(5) cosine(9)\n", ("E201", "6:23")),
         ("train:\n  schedule: warmup(5) >>\n", ("E201", "6:25")),
         ("train:\n  schedule: warmup($)\n", ("E202", "6:20")),
