@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from . import zoo
+from .compiler.autodiff import expand_gradients
 from .compiler.cost import Cost, cost
 from .compiler.interpret import bind_sizes, interpret
 from .compiler.ir.dims import Dim, DimLike, UnboundSymbol, evaluate
@@ -52,6 +53,9 @@ from .specs import (
     statements_of,
 )
 
+if TYPE_CHECKING:
+    from .derivatives import ValueAndGrad
+
 __all__ = [
     "Graph",
     "Options",
@@ -82,7 +86,6 @@ BATCH = "N"
 ENGINES = ("reference", "cpu")
 PLANNED = {
     **dict.fromkeys(("site", "factor", "query"), "inference"),
-    "grad": "differentiation",
 }
 """Ops that a later part of Tilth expands, and that part."""
 
@@ -258,9 +261,16 @@ class Program:
 
                 return CompiledProgram(self, params).module(sizes).run(arrays)
             with np.errstate(all="ignore"):
-                return interpret(
-                    self.graph, arrays, params, seed, bindings=sizes, precision=precision
-                )
+                graph = expand_gradients(self.graph)
+                return interpret(graph, arrays, params, seed, bindings=sizes, precision=precision)
+
+    def value_and_grad(
+        self, of: str | None = None, wrt: Sequence[str] | None = None, training: bool = False
+    ) -> ValueAndGrad:
+        """Derivatives of an output that is one number; see :func:`derivatives.value_and_grad`."""
+        from .derivatives import value_and_grad
+
+        return value_and_grad(self, of, wrt, training)
 
     def read_inputs(
         self, texts: Sequence[str], seed: int = 0, preprocess: Preprocess | None = None

@@ -22,6 +22,7 @@ GRAPHICAL = ("table", "text", "dot", "svg", "json", "html")
 FORMATS = {
     "spec": ("text", "json"),
     "graph": GRAPHICAL,
+    "backward": GRAPHICAL,
     "fused": GRAPHICAL,
     "plan": ("text",),
     "source": ("text",),
@@ -64,6 +65,8 @@ def run(args: Namespace) -> int:
     if args.stage in ("plan", "source"):
         write_result(_compiled(program, args.stage, args.precise), args.output)
         return 0
+    if args.stage == "backward":
+        program = replace(program, graph=_backward(program))
     if args.diff or args.time_passes:
         write_result(_passes(program, args), args.output)
         return 0
@@ -82,6 +85,13 @@ def run(args: Namespace) -> int:
 def _after(program: Program, name: str, precise: bool) -> Graph:
     with _known_pass():
         return after_pass(program.graph, name, Options(precise=precise))
+
+
+def _backward(program: Program) -> Graph:
+    """The graph with what flows back through it to the weights."""
+    from ..derivatives import backward_graph
+
+    return backward_graph(program)
 
 
 @contextmanager

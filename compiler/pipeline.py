@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+from .autodiff import expand_gradients
 from .ir.graph import Graph
 from .ir.verify import VerifyError
 from .ir.verify import verify as verify_graph
@@ -87,7 +88,7 @@ def run(
     after: Callable[[str, Graph], None] | None = None,
     verify: bool | None = None,
 ) -> Outcome:
-    """Run passes on a copy of a graph.
+    """Run passes on a copy of a graph, in which derivatives (``grad``) are expanded first.
 
     ``after(name, graph)`` sees a copy after each pass. ``verify`` checks the graph after each pass;
     by default only where the environment has ``TILTH_DEBUG=1``. Raises ``VerifyError`` that names
@@ -95,7 +96,7 @@ def run(
     """
     options = options or Options()
     checked = os.environ.get("TILTH_DEBUG") == "1" if verify is None else verify
-    rewriter = Rewriter(graph.copy())
+    rewriter = Rewriter(expand_gradients(graph))
     seconds = []
     for step in passes:
         started = perf_counter()

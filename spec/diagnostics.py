@@ -98,6 +98,7 @@ CODES |= {
     "E806": "a file cannot be written",
     "E807": "a data set cannot be used",
     "E808": "a checkpoint is damaged or is of something else",
+    "E809": "a model cannot be differentiated",
     # E9xx: expectations
     "E901": "an expectation is not met",
     "E902": "unknown expectation",

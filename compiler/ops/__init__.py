@@ -1,6 +1,7 @@
 """The op table: one file a family, imported here so that the table is complete on import."""
 
 from . import activations as activations
+from . import adjoints as adjoints
 from . import contract as contract
 from . import control as control
 from . import conv as conv
@@ -24,6 +25,8 @@ from . import reduce as reduce
 from . import resize as resize
 from . import shaping as shaping
 from . import sort as sort
+
+from . import gradients as gradients  # isort: skip
 from .base import LAYERS, OPS, Builder, Layer, Op, Operand, OpError, Setting, infer
 
 __all__ = ["LAYERS", "OPS", "Builder", "Layer", "Op", "OpError", "Operand", "Setting", "infer"]

@@ -9,14 +9,17 @@ no weights and whose settings are its attributes gets its layer from :func:`laye
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..ir.dims import DimLike
 from ..ir.graph import Graph, Value
 from ..ir.types import Attrs, AttrValue, TensorType
+
+if TYPE_CHECKING:
+    from .expr import Expr, Pullback
 
 
 class OpError(Exception):
@@ -76,6 +79,11 @@ class Operand:
 ShapeRule = Callable[[Sequence[TensorType], Attrs], Sequence[TensorType]]
 CostRule = Callable[[Sequence[TensorType], Sequence[TensorType], Attrs], DimLike]
 Reference = Callable[..., Any]
+Gradient = Callable[["Pullback"], "Sequence[Expr | None]"]
+"""Emits the operands' cotangents from those of the results; ``None`` where there is none."""
+
+Expansion = Callable[["Sequence[Expr]", Attrs], "Expr | Sequence[Expr]"]
+"""The same results by simpler ops, from the operands."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,10 @@ class Op:
     * ``last`` - works on trailing axes and treats all leading ones as batch,
     * ``axis`` - attributes named in ``axis_attrs`` shift by the number of index axes,
     * ``none`` - cannot be used inside an equation over an index.
+
+    ``gradient`` is entered by :func:`gradient_of` and :func:`expansion_of`, in the family's file
+    under ``gradients/``. Without one, or when it is zero everywhere (:func:`zero_gradient`),
+    ``why_no_gradient`` says why.
     """
 
     name: str
@@ -105,6 +117,9 @@ class Op:
     macs: CostRule | None = None
     random: bool = False
     why_no_reference: str = ""
+    gradient: Gradient | None = None
+    expansion: Expansion | None = None
+    why_no_gradient: str = ""
 
 
 class Builder(Protocol):
@@ -162,6 +177,57 @@ def define(op: Op) -> Op:
         raise ValueError(f"op {op.name} is declared twice")
     OPS[op.name] = op
     return op
+
+
+def gradient_of(*names: str) -> Callable[[Gradient], Gradient]:
+    """Enter the gradient of ops."""
+
+    def enter(gradient: Gradient) -> Gradient:
+        for name in names:
+            _enter_gradient(name, gradient=gradient)
+        return gradient
+
+    return enter
+
+
+def expansion_of(*names: str) -> Callable[[Expansion], Expansion]:
+    """Enter what ops are in simpler ones; unless they have a gradient, it is that of these."""
+
+    def enter(expansion: Expansion) -> Expansion:
+        for name in names:
+            if OPS[name].gradient is None:
+                _enter_gradient(name, gradient=_through_expansion)
+            OPS[name] = replace(OPS[name], expansion=expansion)
+        return expansion
+
+    return enter
+
+
+def zero_gradient(why: str, *names: str) -> None:
+    """State that the derivative of ops is zero wherever it exists, and why."""
+    for name in names:
+        _enter_gradient(name, gradient=ZERO, why_no_gradient=why)
+
+
+def no_gradient(why: str, *names: str) -> None:
+    """State why ops cannot be differentiated."""
+    for name in names:
+        _enter_gradient(name, why_no_gradient=why)
+
+
+def ZERO(pull: Pullback) -> Sequence[Expr | None]:
+    """The gradient of ops whose derivative is zero wherever it exists."""
+    return [None] * len(pull.x)
+
+
+def _through_expansion(pull: Pullback) -> Sequence[Expr | None]:
+    return pull.through_expansion()
+
+
+def _enter_gradient(name: str, **entries: Any) -> None:
+    if OPS[name].gradient is not None or OPS[name].why_no_gradient:
+        raise ValueError(f"the gradient of {name} is declared twice")
+    OPS[name] = replace(OPS[name], **entries)
 
 
 def define_layer(layer: Layer) -> Layer:

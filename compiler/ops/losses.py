@@ -535,7 +535,7 @@ def at_labels(values: np.ndarray, label: np.ndarray, kept: np.ndarray, axis: int
 
 
 def _along(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
-    return vector.reshape(-1, *(1,) * (rank - axis - 1))
+    return vector.reshape(-1, *(1,) * (rank - axis % rank - 1))
 
 
 def _weighted(values: np.ndarray, share: np.ndarray, reduction: str) -> np.ndarray:

@@ -15,7 +15,14 @@ from ..ir.dims import DimLike
 from ..ir.graph import Value
 from ..ir.types import Attrs, TensorType, shape_text
 from .base import Builder, Layer, Op, Operand, OpError, Setting, define, define_layer, layer_of
-from .net_rules import need_divisible, need_float, need_positive, need_range, need_size, need_whole
+from .net_rules import (
+    need_divisible,
+    need_float,
+    need_positive,
+    need_range,
+    need_size,
+    need_whole,
+)
 from .rules import axis_in
 
 _AFFINE = (Operand("weight", optional=True), Operand("bias", optional=True))
@@ -27,9 +34,9 @@ _EPS = Setting("eps", "float", 1e-5)
 
 def _batch_norm_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, *vectors = types
-    _need_channels("bn", x)
+    need_channels("bn", x)
     need_float("bn", *types)
-    _need_vectors("bn", vectors, x.shape[1])
+    need_vectors("bn", vectors, x.shape[1])
     return [x]
 
 
@@ -44,12 +51,12 @@ def _batch_norm(
     momentum: float,
 ) -> np.ndarray:
     scale = 1 / np.sqrt(running_var + eps)
-    y = (x - _channel(running_mean, x)) * _channel(scale, x)
+    y = (x - along_channels(running_mean, x)) * along_channels(scale, x)
     return _affine(y, weight, bias)
 
 
 def _batch_norm_train_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
-    return [*_batch_norm_shape(types, attrs), types[1], types[2]]
+    return [*_batch_norm_shape(types, attrs), *(types[1],) * 4]
 
 
 def _batch_norm_train(
@@ -61,17 +68,18 @@ def _batch_norm_train(
     *,
     eps: float,
     momentum: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     axes = (0, *range(2, x.ndim))
     count = x.size // x.shape[1]
     if count < 2:
         raise ValueError("bn: training needs more than one value per channel to have a variance")
     mean, var = x.mean(axis=axes), x.var(axis=axes)
-    y = (x - _channel(mean, x)) * _channel(1 / np.sqrt(var + eps), x)
+    inv_std = 1 / np.sqrt(var + eps)
+    y = (x - along_channels(mean, x)) * along_channels(inv_std, x)
     unbiased = var * (count / (count - 1))
     new_mean = (1 - momentum) * running_mean + momentum * mean
     new_var = (1 - momentum) * running_var + momentum * unbiased
-    return _affine(y, weight, bias), new_mean, new_var
+    return _affine(y, weight, bias), new_mean, new_var, mean, inv_std
 
 
 define(
@@ -94,9 +102,10 @@ define(
         _STATISTICS,
         _batch_norm_train_shape,
         _batch_norm_train,
-        "Batch normalisation with the statistics of the batch: y (biased variance) and the new "
-        "running mean and variance (unbiased), new = (1 - momentum)*old + momentum*batch. Ioffe "
-        "and Szegedy, ICML 2015, arXiv:1502.03167.",
+        "Batch normalisation with the statistics of the batch: y (biased variance), the new "
+        "running mean and variance (unbiased), new = (1 - momentum)*old + momentum*batch, and what "
+        "batch_norm_backward reads: the batch's mean and 1 / sqrt(variance + eps). Ioffe and "
+        "Szegedy, ICML 2015, arXiv:1502.03167.",
         ("eps", "momentum"),
     )
 )
@@ -106,7 +115,7 @@ def _build_bn(
     builder: Builder, tensors: Sequence[Value], *, eps: float, momentum: float, affine: bool
 ) -> Value:
     x = builder.type_of(tensors[0])
-    _need_channels("bn", x)
+    need_channels("bn", x)
     _need_eps("bn", eps)
     need_range("bn", "momentum", momentum, 0 <= momentum <= 1, "a number from 0 to 1")
     shape = (x.shape[1],)
@@ -135,9 +144,9 @@ define_layer(
 
 def _affine_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, *vectors = types
-    _need_channels("affine", x)
+    need_channels("affine", x)
     need_float("affine", *types)
-    _need_vectors("affine", vectors, x.shape[1])
+    need_vectors("affine", vectors, x.shape[1])
     return [x]
 
 
@@ -229,7 +238,7 @@ def _instance_norm_shape(types: Sequence[TensorType], attrs: Attrs) -> list[Tens
     x, *vectors = types
     _need_space("instancenorm", x)
     need_float("instancenorm", *types)
-    _need_vectors("instancenorm", vectors, x.shape[1])
+    need_vectors("instancenorm", vectors, x.shape[1])
     return [x]
 
 
@@ -245,12 +254,12 @@ def _instance_norm(
 
 def _group_norm_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, *vectors = types
-    _need_channels("groupnorm", x)
+    need_channels("groupnorm", x)
     need_float("groupnorm", *types)
     groups: Any = attrs["groups"]
     need_positive("groupnorm", groups, "the number of groups")
     need_divisible("groupnorm", "the number of channels", x.shape[1], groups)
-    _need_vectors("groupnorm", vectors, x.shape[1])
+    need_vectors("groupnorm", vectors, x.shape[1])
     return [x]
 
 
@@ -307,7 +316,7 @@ def _build_groupnorm(
     builder: Builder, tensors: Sequence[Value], *, groups: int, eps: float, affine: bool
 ) -> Value:
     x = builder.type_of(tensors[0])
-    _need_channels("groupnorm", x)
+    need_channels("groupnorm", x)
     _need_eps("groupnorm", eps)
     learned = _affine_params(builder, (x.shape[1],), x.dtype, affine)
     return builder.emit("group_norm", [tensors[0], *learned], {"groups": groups, "eps": eps})
@@ -345,8 +354,8 @@ def _switchable_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorT
     x, mean_weight, var_weight, *vectors = types
     _need_space("switchable_norm", x)
     need_float("switchable_norm", *types)
-    _need_vectors("switchable_norm", (mean_weight, var_weight), 3)
-    _need_vectors("switchable_norm", vectors, x.shape[1])
+    need_vectors("switchable_norm", (mean_weight, var_weight), 3)
+    need_vectors("switchable_norm", vectors, x.shape[1])
     return [x]
 
 
@@ -426,7 +435,7 @@ define_layer(
 
 def _lrn_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     (x,) = types
-    _need_channels("lrn", x)
+    need_channels("lrn", x)
     need_float("lrn", x)
     size: Any = attrs["size"]
     need_whole("lrn", "size", size)
@@ -510,7 +519,8 @@ define_layer(
 # ---------------------------------------------------------------- helpers
 
 
-def _need_channels(op: str, x: TensorType) -> None:
+def need_channels(op: str, x: TensorType) -> None:
+    """Refuse a tensor without a channel axis (E101)."""
     if x.rank < 2:
         raise OpError(
             "E101", f"{op} needs [N, C, ...], found {x}", "axis 0 is the batch, axis 1 the channels"
@@ -530,7 +540,8 @@ def _need_eps(op: str, eps: float) -> None:
     need_range(op, "eps", eps, eps >= 0, "a number of at least 0")
 
 
-def _need_vectors(op: str, vectors: Sequence[TensorType], size: DimLike) -> None:
+def need_vectors(op: str, vectors: Sequence[TensorType], size: DimLike) -> None:
+    """Refuse vectors that do not hold one number per channel (E101, E103)."""
     for kind in vectors:
         if kind.rank != 1:
             raise OpError("E101", f"{op} needs weights of rank 1, found {kind}")
@@ -555,14 +566,15 @@ def _affine_params(
     return [weight, builder.param("bias", shape, ("zeros",), "norm", dtype)]
 
 
-def _channel(vector: np.ndarray, x: np.ndarray) -> np.ndarray:
+def along_channels(vector: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """A vector shaped to broadcast along axis 1 of ``x``."""
     return vector.reshape(-1, *(1,) * (x.ndim - 2))
 
 
 def _affine(y: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None) -> np.ndarray:
     if weight is not None:
-        y = y * _channel(weight, y)
-    return y if bias is None else y + _channel(bias, y)
+        y = y * along_channels(weight, y)
+    return y if bias is None else y + along_channels(bias, y)
 
 
 def _standardise(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:

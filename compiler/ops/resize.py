@@ -81,6 +81,21 @@ def _resize(
     return x
 
 
+def resize_matrix(
+    length: int,
+    axis: int,
+    *,
+    dtype: np.dtype,
+    size: Sequence[int],
+    scale: Sequence[float] | None,
+    **how: Any,
+) -> np.ndarray:
+    """The matrix ``[size, length]`` by which resize mixes the elements of one spatial axis."""
+    unit = np.eye(length, dtype=dtype)[None]
+    one = None if scale is None else (scale[axis],)
+    return _resize(unit, size=(size[axis],), scale=one, **how)[0].T
+
+
 def _mix(x: np.ndarray, axis: int, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted sum of the elements ``places[out, tap]`` along one axis."""
     shape = (-1, *(1,) * (x.ndim - axis - 1))

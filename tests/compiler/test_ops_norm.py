@@ -52,10 +52,14 @@ def test_training_batch_norm_matches_reference(dtype, golden, agree):
     x, g, b = (data[k].astype(dtype) for k in ("in_x", "in_g", "in_b"))
     zeros, ones = np.zeros(6, dtype), np.ones(6, dtype)
     attrs = {"eps": 1e-5, "momentum": 0.1}
-    y, mean, var = OPS["batch_norm_train"].reference(x, zeros, ones, g, b, **attrs)
+    y, mean, var, batch_mean, inv_std = OPS["batch_norm_train"].reference(
+        x, zeros, ones, g, b, **attrs
+    )
     agree(y, data["y"], TOLERANCE[dtype])
     # With the batch's own statistics inference gives what training gave.
     true_mean, true_var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    agree(batch_mean, true_mean, TOLERANCE[dtype])
+    agree(inv_std, 1 / np.sqrt(true_var + 1e-5), TOLERANCE[dtype])
     again = OPS["batch_norm"].reference(x, true_mean, true_var, g, b, **attrs)
     agree(again, y, 2e-6)
     assert y.dtype == mean.dtype == var.dtype == dtype
@@ -66,7 +70,8 @@ def test_running_statistics_match_reference(golden, agree):
     mean, var = np.zeros(6), np.ones(6)
     for step in range(3):
         x = data[f"in_x{step}"].astype(np.float64)
-        _, mean, var = OPS["batch_norm_train"].reference(x, mean, var, eps=1e-5, momentum=0.1)
+        found = OPS["batch_norm_train"].reference(x, mean, var, eps=1e-5, momentum=0.1)
+        _, mean, var, *_ = found
     agree(mean, data["running_mean"], 1e-6)
     agree(var, data["running_var"], 1e-6)
 

@@ -1,0 +1,22 @@
+"""Reverse-mode differentiation, graph to graph: the face of the room.
+
+``differentiate`` gives a graph that also puts out derivatives, ``gradients`` adds them to a graph
+in place, ``expand_gradients`` does what ``grad(scalar, x)`` in a spec asks for, and ``to_training``
+turns a graph into the one that training runs. What each op contributes is in the op table.
+"""
+
+from ..ops.expr import How
+from . import loops as loops
+from .backward import adjoint, differentiate, expand_gradients, gradient_name, gradients
+from .training import Training, to_training
+
+__all__ = [
+    "How",
+    "Training",
+    "adjoint",
+    "differentiate",
+    "expand_gradients",
+    "gradient_name",
+    "gradients",
+    "to_training",
+]

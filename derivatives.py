@@ -1,0 +1,136 @@
+"""Derivatives of a program's outputs, for people who write their own training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from .compiler.autodiff import How, adjoint, differentiate, gradient_name, to_training
+from .compiler.ir.graph import Graph, Value
+from .program import Program, located_faults
+from .spec.diagnostics import Diagnostic, SpecError
+
+STATE = "new({})"
+"""The output that holds a running statistic after the step, by weight path."""
+
+
+@dataclass(frozen=True)
+class ValueAndGrad:
+    """A program that also computes derivatives; call it with inputs and weights.
+
+    ``of`` is the output that is differentiated and ``wrt`` are weight paths and input names.
+    ``program.graph`` is the differentiated graph.
+    """
+
+    program: Program
+    of: str
+    wrt: tuple[str, ...]
+    state: tuple[str, ...] = ()
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any],
+        weights: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        step: int = 0,
+        precision: str | None = None,
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The value, its derivatives by weight path or input name, and everything else put out.
+
+        The last holds the program's other outputs by name and, in training mode, running
+        statistics after the step by weight path. Without ``weights`` the spec's initialisers are
+        used. ``seed`` and ``step`` choose the random numbers of dropout and of samples.
+        """
+        given = dict(inputs)
+        if "key" in self.program.inputs:
+            given.setdefault("key", np.array([seed, step], np.uint64))
+        found = self.program.run(given, weights, seed, precision=precision)
+        derivatives = {name: found.pop(gradient_name(name)) for name in self.wrt}
+        rest = {path: found.pop(STATE.format(path)) for path in self.state}
+        return found.pop(self.of), derivatives, found | rest
+
+
+def value_and_grad(
+    program: Program,
+    of: str | None = None,
+    wrt: Sequence[str] | None = None,
+    training: bool = False,
+    how: How | None = None,
+) -> ValueAndGrad:
+    """The program with derivatives of one of its outputs, which must be a single number.
+
+    ``of`` may be left out when there is one such output. ``wrt`` are weight paths, labels that
+    stand for all weights below them, and input names; all weights but buffers by default. In
+    ``training`` mode norms use the statistics of the batch and dropout drops. Raises
+    :class:`SpecError` E802 for names that do not exist, E101 for an output that is no number.
+    """
+    with located_faults(program.sources):
+        program.require_runnable()
+        graph, state = program.graph, {}
+        if training:
+            mode = to_training(graph)
+            graph, state = mode.graph, mode.state
+        name = _scalar(graph, of)
+        values = _chosen(graph, wrt)
+        for path, value in state.items():
+            graph.set_output(STATE.format(path), value)
+        made = differentiate(
+            graph, dict(graph.outputs)[name], list(values.values()), list(values), how or How()
+        )
+        return ValueAndGrad(replace(program, graph=made), name, tuple(values), tuple(state))
+
+
+def backward_graph(program: Program) -> Graph:
+    """The graph with the cotangents of its weights, given those of its outputs as inputs."""
+    with located_faults(program.sources):
+        program.require_runnable()
+        values = _chosen(program.graph, None)
+        return adjoint(program.graph, list(values.values()), list(values))
+
+
+def _scalar(graph: Graph, of: str | None) -> str:
+    kinds = {name: graph.type_of(value) for name, value in graph.outputs}
+    numbers = [name for name, kind in kinds.items() if kind.rank == 0 and kind.is_float]
+    if of is None and len(numbers) == 1:
+        return numbers[0]
+    listed = ", ".join(f"{name} : {kind}" for name, kind in kinds.items())
+    if of is None:
+        message = f"which output to differentiate? {len(numbers)} of them are single numbers"
+        raise SpecError([Diagnostic("E101", message, hint=f"the outputs are {listed}")], {})
+    if of not in kinds:
+        message = f"no output is called `{of}`"
+        raise SpecError([Diagnostic("E802", message, hint=f"the outputs are {listed}")], {})
+    if of not in numbers:
+        message = f"a derivative is that of a single number; `{of}` is {kinds[of]}"
+        raise SpecError([Diagnostic("E101", message, hint=f"sum it: `total = sum({of})`")], {})
+    return of
+
+
+def _chosen(graph: Graph, wrt: Sequence[str] | None) -> dict[str, Value]:
+    """Values by the name of their derivative."""
+    found = [(index, node) for index, node in graph.of_op("param")]
+    weights = {str(node.attrs["path"]): Value(index) for index, node in found if node.type.is_float}
+    learnt = {
+        path: value
+        for path, value in weights.items()
+        if graph.node(value.node).attrs["kind"] != "buffer"
+    }
+    if wrt is None:
+        return learnt
+    inputs = {graph.node(index).name: Value(index) for index in graph.inputs}
+    chosen: dict[str, Value] = {}
+    for name in wrt:
+        below = {path: v for path, v in learnt.items() if path.startswith(f"{name}.")}
+        exact = weights.get(name) or inputs.get(name)
+        if exact is None and not below:
+            labels = {path.rsplit(".", 1)[0] for path in learnt if "." in path}
+            close = get_close_matches(name, [*weights, *inputs, *sorted(labels)], 3)
+            hint = f"close are {', '.join(f'`{c}`' for c in close)}" if close else None
+            message = f"no weight, label or input is called `{name}`"
+            raise SpecError([Diagnostic("E802", message, hint=hint)], {})
+        chosen |= {name: exact} if exact is not None else below
+    return chosen

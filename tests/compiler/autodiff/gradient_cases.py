@@ -1,0 +1,420 @@
+"""Operands and attributes at which every op's gradient is checked: odd sizes, many settings.
+
+Operands lie away from kinks and ties: elements that are compared are at least 0.01 apart.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Draw = Callable[[np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str
+    draws: tuple[Draw, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        shown = ",".join(f"{k}={v}" for k, v in self.attrs.items())
+        return f"{self.op}({shown})".replace(" ", "")
+
+    def arrays(self, seed: int = 0) -> list[np.ndarray]:
+        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
+        return [draw(rng) for draw in self.draws]
+
+
+def real(*shape: int) -> Draw:
+    """Distinct numbers around zero, none near it or near another."""
+
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        count = int(np.prod(shape))
+        gap = 4.0 / count
+        # A quarter of a gap off the middle, so that an odd one out is not zero.
+        steps = (np.arange(count) - (count - 1) / 2 + 0.25) * gap
+        jitter = rng.uniform(-0.1, 0.1, count) * min(gap, 1)
+        return rng.permutation(steps + jitter).reshape(shape)
+
+    return draw
+
+
+def between(low: float, high: float, *shape: int) -> Draw:
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        count = int(np.prod(shape))
+        grid = (np.arange(count) + rng.uniform(0.3, 0.7, count)) / count
+        return rng.permutation(low + (high - low) * grid).reshape(shape)
+
+    return draw
+
+
+def positive(*shape: int) -> Draw:
+    return between(0.3, 3.0, *shape)
+
+
+def unit(*shape: int) -> Draw:
+    return between(0.05, 0.95, *shape)
+
+
+def whole(high: int, *shape: int, low: int = 0) -> Draw:
+    return lambda rng: rng.integers(low, high, shape)
+
+
+def signs(*shape: int) -> Draw:
+    return lambda rng: rng.choice([-1.0, 1.0], shape)
+
+
+def truth(*shape: int) -> Draw:
+    return lambda rng: rng.random(shape) < 0.5
+
+
+def shares(*shape: int) -> Draw:
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        weights = rng.uniform(0.2, 1.0, shape)
+        return weights / weights.sum(axis=-1, keepdims=True)
+
+    return draw
+
+
+def definite(*shape: int) -> Draw:
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        root = rng.normal(size=shape)
+        return root @ np.swapaxes(root, -1, -2) + shape[-1] * np.eye(shape[-1])
+
+    return draw
+
+
+def matrix(*shape: int) -> Draw:
+    """Far from singular, singular values apart."""
+
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        u, s, v = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+        return (u * (np.arange(s.shape[-1], 0, -1) + 0.3 * s)[..., None, :]) @ v
+
+    return draw
+
+
+def fixed(values: Any) -> Draw:
+    return lambda rng: np.asarray(values)
+
+
+def case(op: str, *draws: Draw, **attrs: Any) -> Case:
+    return Case(op, draws, attrs)
+
+
+UNLIKE = fixed(np.array([[0.05, 0.15, 0.1, 0.7], [0.8, 0.1, 0.04, 0.06], [0.6, 0.02, 0.3, 0.08]]))
+"""Rows of shares of which no element is near that of a draw of :func:`shares`."""
+
+KEY = fixed(np.array([3, 5], np.uint64))
+
+# ---------------------------------------------------------------- elements
+
+_DOMAINS = {
+    **dict.fromkeys(("log", "sqrt", "rsqrt", "reciprocal", "lgamma", "digamma"), positive),
+    **dict.fromkeys(("asin", "acos"), lambda *s: between(-0.9, 0.9, *s)),
+    "log1p": lambda *s: between(-0.8, 2.0, *s),
+    "logit": unit,
+    "tan": lambda *s: between(-1.2, 1.2, *s),
+}
+_PLAIN = (
+    *("neg", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "reciprocal", "abs", "square"),
+    *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "logit", "lgamma", "digamma"),
+    *("relu", "relu6", "selu", "hardsigmoid", "hardswish", "swish", "mish", "softsign", "tanh"),
+    "erf",
+)
+CASES: list[Case] = [case(op, _DOMAINS.get(op, real)(3, 5)) for op in _PLAIN]
+CASES += [
+    case("relu6", between(-2, 9, 15)),
+    case("hardswish", between(-5, 5, 17)),
+    case("hardsigmoid", between(-5, 5, 17)),
+    case("leaky_relu", real(3, 5), slope=0.2),
+    case("elu", real(3, 5), alpha=1.5),
+    case("gelu", real(3, 5), approximate="none"),
+    case("gelu", real(3, 5), approximate="tanh"),
+    case("sigmoid", real(3, 5), slope=1.0),
+    case("sigmoid", real(7), slope=-2.5),
+    case("softplus", real(3, 5), beta=1.0),
+    case("softplus", real(7), beta=3.0),
+    case("polygamma", positive(5), n=1),
+    case("polygamma", positive(5), n=2),
+    case("cast", real(5), dtype="f64"),
+    case("clamp", real(3, 5), min=-0.5, max=0.9),
+    case("clamp", real(7), min=None, max=0.3),
+    case("clamp", real(7), min=0.1, max=None),
+    case("where", truth(3, 1), real(3, 5), real(5)),
+    case("pow", positive(3, 5), real(5)),
+    case("pow", positive(4), real(3, 4)),
+    case("mod", real(3, 5), positive(5)),
+    case("atan2", real(3, 5), real(3, 1)),
+    case("prelu", real(2, 3, 5), real(3)),
+    case("prelu", real(4, 3), real(3)),
+    case("stop_gradient", real(3)),
+]
+for _op in ("add", "sub", "mul", "maximum", "minimum"):
+    CASES += [case(_op, real(2, 1, 3), real(4, 1)), case(_op, real(), real(3))]
+CASES += [case("div", real(2, 3), positive(3)), case("div", real(), positive(2, 3))]
+
+# ---------------------------------------------------------------- reductions and axes
+
+for _kind in ("sum", "mean", "max", "min", "lse", "prod"):
+    for _axes, _keep in (((1,), False), ((0, 2), True), ((0, 1, 2), False), ((), False)):
+        CASES.append(case("reduce", real(3, 4, 2), kind=_kind, axes=_axes, keepdims=_keep))
+_zeros = fixed(np.array([[1.5, 0.0, 2.0], [0.0, 0.0, 3.0], [1.0, 2.0, -1.5]]))
+CASES += [
+    case("reduce", _zeros, kind="prod", axes=(1,), keepdims=False),
+    case("reduce", real(3, 1), kind="prod", axes=(1,), keepdims=False),
+    case("cumprod", _zeros, axis=1, reverse=False),
+    case("cumprod", _zeros, axis=0, reverse=True),
+    case("cumprod", real(2, 1), axis=1, reverse=False),
+]
+for _reverse in (False, True):
+    CASES += [
+        case("cumsum", real(3, 4), axis=1, reverse=_reverse),
+        case("cumsum", real(3, 4), axis=0, reverse=_reverse),
+        case("cumprod", real(3, 4), axis=1, reverse=_reverse),
+        case("cumprod", real(3, 4), axis=0, reverse=_reverse),
+    ]
+CASES += [
+    case("var", real(3, 4, 2), axes=(0, 2), keepdims=False, unbiased=False),
+    case("var", real(3, 4), axes=(1,), keepdims=True, unbiased=True),
+    case("softmax", real(3, 4, 2), axis=1, beta=1.0),
+    case("softmax", real(5), axis=0, beta=-2.0),
+    case("log_softmax", real(3, 4), axis=0),
+    case("maxout", real(2, 6, 3), pieces=3),
+    case("sort", real(3, 5), axis=1, descending=False),
+    case("sort", real(3, 5, 2), axis=0, descending=True),
+    case("topk", real(3, 5), k=2, axis=1, largest=True),
+    case("topk", real(5, 3), k=3, axis=0, largest=False),
+]
+
+# ---------------------------------------------------------------- movement
+
+CASES += [
+    case("reshape", real(3, 4), shape=(2, 6)),
+    case("transpose", real(2, 3, 4), perm=(2, 0, 1)),
+    case("flip", real(2, 3, 2), axes=(0, 2)),
+    case("channel_shuffle", real(2, 6, 3), groups=2, axis=1),
+    case("slice", real(7, 4), starts=(1, 0), stops=(6, 4), steps=(2, 1)),
+    case("slice", real(8, 5), starts=(0, 2), stops=(8, 4), steps=(3, 1)),
+    case("concat", real(2, 3), real(2, 1), real(2, 2), axis=1),
+    case("concat", real(2, 3), axis=0),
+    case("split", real(2, 6), axis=1, sizes=(1, 3, 2)),
+    case("broadcast", real(3, 1), shape=(2, 3, 4)),
+    case("tile", real(2, 3), reps=(3, 2)),
+    case("pad", real(3, 4), before=(1, 0), after=(0, 2), value=1.5, mode="constant"),
+    case("pad", real(3, 5), before=(2, 1), after=(1, 4), value=0, mode="reflect"),
+    case("pad", real(3, 2), before=(2, 0), after=(1, 3), value=0, mode="edge"),
+    case("diag", real(2, 3)),
+    case("diagonal", real(2, 3, 3)),
+    case("tril", real(3, 4), k=1),
+    case("triu", real(2, 4, 3), k=-1),
+    case("gather", real(5, 3), whole(5, 4), axes=(0,)),
+    case("gather", real(4, 3, 5), whole(4, 2, 1), whole(5, 3), axes=(0, 2)),
+    case("gather", real(4, 3, 5), whole(5, 6), whole(3, 6), axes=(2, 1)),
+    case("take", real(5, 3), whole(5, 2, 4), axis=0),
+    case("take", real(2, 4, 3), whole(4, 6), axis=1),
+    case("take", real(2, 4), whole(4), axis=1),
+    case("scatter_add", real(4, 3), whole(4, 5), real(5, 3)),
+    case("scatter_add", real(4), whole(4, 2, 3), real(2, 3)),
+    case("segment_sum", real(6, 2), whole(3, 6), segments=3),
+    case("densify", fixed([0, 2, 2, 5]), fixed([0, 3, 1, 1, 2]), real(5), columns=4),
+]
+
+# ---------------------------------------------------------------- products
+
+for _spec, _shapes in (
+    ("ij,jk->ik", ((2, 3), (3, 4))),
+    ("bij,bjk,k->bi", ((2, 3, 2), (2, 2, 3), (3,))),
+    ("ij->i", ((3, 4),)),
+    ("ij,k->k", ((2, 3), (4,))),
+    ("ii->i", ((3, 3),)),
+    ("ii,ij->j", ((3, 3), (3, 2))),
+    ("iij->j", ((2, 2, 3),)),
+):
+    CASES.append(case("contract", *(real(*s) for s in _shapes), semiring="sum_product", spec=_spec))
+for _semiring in ("max_plus", "min_plus", "lse_plus", "max_product", "min_product"):
+    CASES += [
+        case("contract", real(2, 3), real(3, 4), semiring=_semiring, spec="ij,jk->ik"),
+        case("contract", real(3), real(4, 3), real(2), semiring=_semiring, spec="i,ki,m->k"),
+        case("contract", real(3, 3), semiring=_semiring, spec="ii->"),
+    ]
+CASES += [
+    case("matmul", real(2, 3), real(3, 4)),
+    case("matmul", real(3), real(3)),
+    case("matmul", real(3), real(2, 3, 4)),
+    case("matmul", real(2, 4, 3), real(3)),
+    case("matmul", real(2, 1, 2, 3), real(4, 3, 2)),
+    case("linear", real(2, 3), real(4, 3), real(4)),
+    case("linear", real(2, 2, 3), real(4, 3)),
+    case("linear", real(3), real(4, 3), real(4)),
+]
+
+
+def _window(n: int, stride=1, pad=0, dilation=1, groups=1, **more: Any) -> dict[str, Any]:
+    def each(v: Any) -> tuple:
+        return tuple(v) if isinstance(v, (tuple, list)) else (v,) * n
+
+    pads = tuple(p if isinstance(p, tuple) else (p, p) for p in each(pad))
+    return {
+        "stride": each(stride), "pad": pads, "dilation": each(dilation), "groups": groups, **more,
+    }  # fmt: skip
+
+
+CASES += [
+    case("conv", real(2, 3, 5, 6), real(4, 3, 3, 2), real(4), **_window(2, pad=1)),
+    case("conv", real(2, 4, 7, 5), real(6, 2, 3, 3), **_window(2, 2, 1, groups=2)),
+    case("conv", real(1, 3, 8, 7), real(3, 1, 2, 3), **_window(2, (3, 2), (1, (0, 2)), (2, 1), 3)),
+    case("conv", real(2, 3, 9), real(2, 3, 4), real(2), **_window(1, 3, 2)),
+    case("conv", real(1, 2, 4, 3, 5), real(2, 2, 2, 2, 2), **_window(3, (1, 1, 2))),
+    case(
+        "conv_transpose", real(2, 3, 4, 3), real(3, 2, 3, 2), real(2),
+        **_window(2, 2, 1, out_pad=(1, 0)),
+    ),
+    case(
+        "conv_transpose", real(1, 4, 3, 3), real(4, 1, 2, 3),
+        **_window(2, (1, 3), (0, (1, 2)), (3, 1), 2, out_pad=(2, 1)),
+    ),
+    case("conv_transpose", real(2, 2, 5), real(2, 3, 3), **_window(1, 2, out_pad=(0,))),
+    case(
+        "conv_backward_weight", real(2, 4, 7, 5), real(2, 6, 4, 3),
+        **_window(2, 2, 1, groups=2, kernel=(3, 3)),
+    ),
+    case(
+        "conv_backward_weight", real(1, 2, 8), real(1, 3, 3),
+        **_window(1, 2, (1,), 2, kernel=(3,)),
+    ),
+]  # fmt: skip
+
+# ---------------------------------------------------------------- pooling and resampling
+
+for _op in ("maxpool", "maxpool_with_indices"):
+    CASES += [
+        case(
+            _op, real(2, 2, 6, 5), kernel=(3, 2), stride=(2, 2), pad=((1, 1), (0, 1)),
+            dilation=(1, 1), ceil=False,
+        ),
+        case(
+            _op, real(1, 2, 7), kernel=(3,), stride=(2,), pad=((0, 0),), dilation=(2,), ceil=True
+        ),
+    ]  # fmt: skip
+for _ceil in (False, True):
+    for _count_pad in (False, True):
+        _how = {"kernel": (3, 2), "stride": (2, 3), "pad": ((1, 1), (0, 1)), "ceil": _ceil,
+                "count_pad": _count_pad}  # fmt: skip
+        _sizes = (4, 2) if _ceil else (3, 2)
+        CASES += [
+            case("avgpool", real(2, 2, 6, 5), **_how),
+            case("avgpool_backward", real(1, 2, *_sizes), **_how, size=(6, 5)),
+        ]
+CASES += [
+    case("adaptive_avgpool", real(2, 2, 5, 7), size=(3, 2)),
+    case("adaptive_avgpool", real(1, 2, 3), size=(5,)),
+    case("adaptive_maxpool", real(2, 2, 5, 7), size=(3, 2)),
+    case("adaptive_avgpool_backward", real(2, 2, 3, 2), count=(3, 2), size=(5, 7)),
+    case("maxunpool", real(1, 2, 3), fixed([[[0, 3, 4], [1, 2, 5]]]), size=(6,)),
+    case("add_at_places", real(2, 1, 2, 2), whole(6, 2, 1, 2, 2), size=(2, 3)),
+    case("take_at_places", real(2, 1, 2, 3), whole(6, 2, 1, 4)),
+]
+_RESIZES = (
+    {"mode": "nearest", "align_corners": False, "antialias": False},
+    {"mode": "nearest_exact", "align_corners": False, "antialias": False},
+    {"mode": "bilinear", "align_corners": True, "antialias": False},
+    {"mode": "bilinear", "align_corners": False, "antialias": True},
+    {"mode": "bicubic", "align_corners": False, "antialias": False},
+)
+for _how in _RESIZES:
+    CASES += [
+        case("resize", real(1, 2, 5, 4), size=(3, 7), scale=None, **_how),
+        case("resize_backward", real(1, 2, 3, 7), size=(3, 7), scale=None, **_how,
+             input_size=(5, 4)),
+    ]  # fmt: skip
+CASES += [
+    case("resize", real(1, 1, 4), size=(7,), scale=(1.8,), mode="bilinear", align_corners=False,
+         antialias=False),
+    case("pixel_shuffle", real(1, 8, 2, 3), factor=2),
+    case("pixel_unshuffle", real(1, 2, 4, 6), factor=2),
+    case("affine_grid", real(2, 2, 3), size=(3, 4), align_corners=False),
+    case("affine_grid", real(1, 2, 3), size=(1, 3), align_corners=True),
+]  # fmt: skip
+for _mode in ("bilinear", "nearest"):
+    for _padding in ("zeros", "border", "reflection"):
+        for _align in (False, True):
+            CASES.append(
+                case("grid_sample", real(2, 2, 3, 4), between(-1.6, 1.6, 2, 3, 2, 2),
+                     mode=_mode, padding=_padding, align_corners=_align)
+            )  # fmt: skip
+
+# ---------------------------------------------------------------- normalisation
+
+for _shape in ((3, 2), (2, 3, 2, 3)):
+    c = _shape[1]
+    CASES += [
+        case("batch_norm", real(*_shape), real(c), positive(c), real(c), real(c), eps=1e-2,
+             momentum=0.1),
+        case("batch_norm", real(*_shape), real(c), positive(c), eps=1e-2, momentum=0.1),
+        case("batch_norm_train", real(*_shape), real(c), positive(c), real(c), real(c), eps=1e-2,
+             momentum=0.3),
+        case("batch_norm_train", real(*_shape), real(c), positive(c), eps=1e-2, momentum=0.3),
+        case("batch_norm_backward", real(*_shape), real(*_shape), real(c), positive(c), real(c)),
+        case("batch_norm_backward", real(*_shape), real(*_shape), real(c), positive(c)),
+        case("affine", real(*_shape), real(c), real(c)),
+    ]  # fmt: skip
+CASES += [
+    case("layer_norm", real(2, 3, 4), real(3, 4), real(3, 4), axes=2, eps=1e-2),
+    case("layer_norm", real(3, 5), axes=1, eps=1e-5),
+    case("instance_norm", real(2, 3, 4), real(3), real(3), eps=1e-2),
+    case("instance_norm", real(2, 1, 2, 3), eps=1e-2),
+    case("group_norm", real(2, 6, 3), real(6), real(6), groups=3, eps=1e-2),
+    case("group_norm", real(2, 4), groups=2, eps=1e-2),
+    case("switchable_norm", real(2, 3, 2, 2), real(3), real(3), real(3), real(3), eps=1e-2),
+    case("lrn", real(2, 5, 3), size=3, alpha=0.5, beta=0.75, k=1.5, average=False),
+    case("lrn", real(1, 4, 2, 2), size=4, alpha=0.5, beta=0.5, k=1.0, average=True),
+    case("l2norm", real(3, 4), axis=1, eps=1e-12),
+    case("l2norm", real(3, 4), axis=-2, eps=1.9),
+    case("dropout", real(3, 4), rate=0.5),
+    case("drop_path", real(3, 4), rate=0.5),
+]
+
+# ---------------------------------------------------------------- losses
+
+for _reduction in ("mean", "sum", "none"):
+    _r = {"reduction": _reduction}
+    CASES += [
+        case("mse", real(2, 3), real(2, 3), **_r),
+        case("l1", real(2, 3), between(2.1, 3, 2, 3), **_r),
+        case("smooth_l1", real(2, 4), fixed(np.zeros((2, 4))), beta=0.7, **_r),
+        case("huber", real(2, 4), fixed(np.zeros((2, 4))), delta=0.7, **_r),
+        case("bce", unit(2, 3), unit(2, 3), **_r),
+        case("bce_logits", real(2, 3), unit(2, 3), pos_weight=2.5, **_r),
+        case("focal", real(2, 3), unit(2, 3), alpha=0.25, gamma=2.0, **_r),
+        case("focal", real(2, 3), unit(2, 3), alpha=-1.0, gamma=1.5, **_r),
+        case("hinge", real(2, 4), signs(2, 4), margin=1.0, **_r),
+        case("square_hinge", real(2, 4), signs(2, 4), margin=1.3, **_r),
+        case("logistic", real(2, 4), signs(2, 4), **_r),
+        case("cross_entropy", real(4, 3), whole(3, 4), smoothing=0.0, axis=1, ignore=-100, **_r),
+        case("cross_entropy", real(2, 3, 4), fixed([[0, 2, 1, 7], [7, 1, 2, 2]]), positive(3),
+             smoothing=0.2, axis=1, ignore=7, **_r),
+        case("cross_entropy", real(4, 3), shares(4, 3), positive(3), smoothing=0.1, axis=-1,
+             ignore=-100, **_r),
+        case("nll", real(4, 3), fixed([0, 2, -1, 1]), positive(3), axis=1, ignore=-1, **_r),
+        case("nll", real(3, 4), whole(3, 4), axis=0, ignore=-1, **_r),
+        case("softmax_focal", real(4, 3), whole(3, 4), gamma=2.0, axis=1, **_r),
+        case("multi_margin", real(4, 3), whole(3, 4), p=1, margin=0.83, **_r),
+        case("multi_margin", real(4, 3), whole(3, 4), p=2, margin=0.83, **_r),
+        case("crammer_singer", real(4, 3), whole(3, 4), margin=0.83, **_r),
+        *(
+            case("f_divergence", shares(3, 4), UNLIKE, kind=_kind, axis=1, **_r)
+            for _kind in ("kl", "rev_kl", "js", "chi2", "tv", "hellinger2")
+        ),
+    ]  # fmt: skip
+CASES += [
+    case("smooth_l1", real(2, 4), fixed(np.zeros((2, 4))), beta=0.0, reduction="mean"),
+    case("dice", unit(3, 4), unit(3, 4), smooth=0.5),
+    case("jaccard", unit(3, 4), unit(3, 4), smooth=0.0),
+]
