@@ -219,10 +219,20 @@ AUGMENTATIONS = Family(
         Rule(
             "scale",
             (Parameter("low", _POSITIVE), Parameter("high", _POSITIVE)),
-            "resize by a random factor",
+            "enlarge about the centre by a random factor",
         ),
         Rule("rotate", (Parameter("degrees", number(0, 180)),), "turn by up to +-degrees"),
         Rule("colour_noise", (Parameter("sd", _NOT_NEGATIVE, 0.1),), "noise along PCA of RGB"),
+        Rule(
+            "colour_jitter",
+            (
+                Parameter("brightness", _UNIT, 0.4),
+                Parameter("contrast", _UNIT, 0.4),
+                Parameter("saturation", _UNIT, 0.4),
+            ),
+            "brightness, contrast and saturation by factors of 1 +- each",
+        ),
+        Rule("cutout", (Parameter("size", _COUNT),), "zeros in a random square (DeVries 2017)"),
         Rule("mixup", (Parameter("alpha", _POSITIVE, 0.2),), "mix pairs of examples"),
     ),
 )

@@ -15,6 +15,9 @@ import numpy as np
 
 from ..faults import RuntimeFault, suggestion
 
+CLASS_WEIGHT = "class_weight"
+"""An input of this name gets the weights of the classes: all of them, or each example's."""
+
 
 @dataclass(frozen=True)
 class Field:

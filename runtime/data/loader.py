@@ -128,13 +128,17 @@ class IterableLoader:
     def __init__(
         self,
         source: Iterable[Mapping[str, Any]] | Callable[[int], Iterable[Mapping[str, Any]]],
+        *,
+        seed: int = 0,
+        change: Change | None = None,
         ahead: int = 2,
     ) -> None:
-        self._source, self._ahead, self._used = source, ahead, False
+        self._source, self._seed, self._change = source, seed, change
+        self._ahead, self._used = ahead, False
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from the ``start``-th on; see :meth:`Loader.epoch`."""
-        opened = map(_as_batch, islice(self._open(number), start, None))
+        opened = self._batches(number, start)
         # One thread goes through the iterable, since few are made for more.
         found = in_background(lambda items: next(items, None), repeat(opened), self._ahead, 1)
         made = 0
@@ -149,6 +153,16 @@ class IterableLoader:
             raise RuntimeFault("E807", f"the data has no batches in epoch {number}",
                                hint if self._used else None)  # fmt: skip
         self._used = True
+
+    def _batches(self, number: int, start: int) -> Iterator[Batch]:
+        for place, item in enumerate(islice(self._open(number), start, None), start):
+            batch = _as_batch(item)
+            if self._change is not None:
+                # Examples have no numbers here; their places in the epoch stand in.
+                count = max((len(array) for array in batch.values() if array.ndim), default=0)
+                examples = np.arange(place * count, (place + 1) * count)
+                batch = self._change(batch, examples, self._seed, number)
+            yield batch
 
     def _open(self, number: int) -> Iterator[Mapping[str, Any]]:
         if isinstance(self._source, Iterable):

@@ -11,10 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..faults import RuntimeFault, suggestion, unreadable
-from .arrays import read_npz
+from .arrays import read_npy, read_npz
+from .cifar import read_cifar
 from .dataset import ArrayDataset, Dataset, Subset, strata
 from .digits import digits
+from .folders import read_images
+from .idx import read_idx
 from .order import sample, stratified
+from .tables import read_csv
+from .text import python_docs, read_text
+from .views import Columns, SequenceDataset
 
 TRAINING = "train"
 HELD_OUT = ("validate", "validation", "valid", "val", "test")
@@ -82,10 +88,21 @@ class Reader(Protocol):
         ...
 
 
-BUILT_IN: dict[str, Callable[[Source], Mapping[str, Dataset]]] = {"digits": digits}
+BUILT_IN: dict[str, Callable[[Source], Mapping[str, Dataset]]] = {
+    "digits": digits,
+    "python_docs": python_docs,
+}
 """Sets that need no download."""
 
-READERS: dict[str, Reader] = {"npz": read_npz}
+READERS: dict[str, Reader] = {
+    "npz": read_npz,
+    "npy": read_npy,
+    "csv": read_csv,
+    "images": read_images,
+    "idx": read_idx,
+    "cifar": read_cifar,
+    "text": read_text,
+}
 """Readers by format."""
 
 SUFFIXES = {".npz": "npz", ".npy": "npy", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
@@ -97,7 +114,8 @@ def open_dataset(what: Any, folder: str | os.PathLike[str] = ".") -> Data:
     Parameters
     ----------
     what
-        A :class:`Source`; the name of a built-in set or a path; arrays by field; or a set.
+        A :class:`Source`; the name of a built-in set or a path; arrays by field; a set; or a
+        sequence of examples (see :class:`SequenceDataset`).
     folder
         What relative paths are relative to.
 
@@ -116,7 +134,12 @@ def open_dataset(what: Any, folder: str | os.PathLike[str] = ".") -> Data:
     if isinstance(what, Mapping):
         arrays = {str(name): np.asarray(array) for name, array in what.items()}
         return Data({TRAINING: ArrayDataset(arrays)})
-    return Data({TRAINING: what})
+    if hasattr(what, "take") and hasattr(what, "fields"):
+        return Data({TRAINING: what})
+    if hasattr(what, "__getitem__") and hasattr(what, "__len__"):
+        return Data({TRAINING: SequenceDataset(what)})
+    message = f"a {type(what).__name__} is no data"
+    raise RuntimeFault("E807", message, "give a name, a path, arrays by field, or a sequence")
 
 
 def split(dataset: Dataset, fractions: Mapping[str, float], seed: int) -> dict[str, Dataset]:
@@ -139,13 +162,15 @@ def _opened(source: Source, folder: Path) -> Data:
             message = f"{source.name} has no part `{source.split}`"
             raise RuntimeFault("E807", message, suggestion(source.split, parts))
         parts = {source.split: parts[source.split]}
-    elif source.split is not None:
+    elif source.split is not None and parts.keys() != source.split.keys():
         if len(parts) > 1:
             message = f"{source.name} comes in parts, so it is not split again"
             raise RuntimeFault("E807", message, f"`split:` one of {', '.join(parts)}")
         parts = split(next(iter(parts.values())), source.split, source.seed)
     if source.limit is not None:
         parts = {name: _limited(part, source) for name, part in parts.items()}
+    if source.columns is not None:
+        parts = {name: Columns(part, source.columns) for name, part in parts.items()}
     return Data(parts)
 
 
