@@ -36,6 +36,7 @@ from .runtime.inputs import (
     read_input,
 )
 from .runtime.outputs import read_labels, save_outputs, top_classes
+from .runtime.train.plot import plot_runs
 from .spec import syntax as s
 from .spec.diagnostics import Diagnostic, Reporter, SpecError, render_all
 from .spec.elaborate import Model, elaborate
@@ -71,6 +72,7 @@ __all__ = [
     "load",
     "located_faults",
     "machine",
+    "plot_runs",
     "print_graph",
     "read_labels",
     "read_spec",

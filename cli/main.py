@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "run a model on inputs",
     "why": "say why two nodes were or were not fused",
     "compile": "write a spec as one readable Python file for this CPU",
+    "plot": "draw the curves of training runs",
     "bench": "measure a model side by side with other engines",
     "fmt": "put specs into the one style",
     "new": "write a starter spec",

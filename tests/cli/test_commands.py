@@ -235,3 +235,13 @@ def test_doctor(tilth, monkeypatch):
     assert found["numpy"] == {"state": "ok", "text": np.__version__}
     monkeypatch.setenv("TILTH_CACHE", os.devnull + "/cache")
     assert tilth("doctor", "--json").json["cache"]["state"] == "note"
+
+
+def test_plot_draws_a_run_and_tells_what_is_missing(tilth, tmp_path):
+    fold = tmp_path / "x"
+    fold.mkdir()
+    (fold / "metrics.csv").write_text("step,epoch,part,seconds,loss\n1,1,train,0.1,0.5\n")
+    done = tilth("plot", str(fold), "--json")
+    assert done.code == 0 and "curves.svg" in done.out and (fold / "curves.png").exists()
+    done = tilth("plot", str(tmp_path / "none"))
+    assert done.code == 1 and "error[E803]" in done.err
