@@ -16,14 +16,26 @@ from dataclasses import dataclass
 HEADER = 2
 """Words before a kernel's own row: function address, number of tasks."""
 
-SPACES = ("literal", "arena", "weights", "scratch", "io")
-"""Where an address points: the call's arena, packed weights, the call's scratch (slot 0), or the
-n-th input or output array of the call (``io``; the offset is added to the array's address)."""
+LOOP_END = -1
+"""Tasks of a row that is no kernel call but the end of a loop (see ``walker``)."""
+
+LOOP_WORDS = ("target", "loop", "trips", "log")
+"""The words of such a row: the step to go back to, the loop's number, the most turns it has, and
+the address of its log (0 for a loop that always makes all its turns)."""
+
+SPACES = ("literal", "arena", "weights", "scratch", "cells", "rows", "io")
+"""Where an address points: the call's arena, packed weights, the call's scratch (slot 0), its cells
+(int64, 0 when the call starts), word ``offset`` of the row of step ``index`` (``rows``: kernels
+that run between the turns of a loop move the addresses of other rows), or the n-th input or output
+array of the call (``io``; the offset is added to the array's address)."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A word that is ``base(space) + offset`` bytes; ``index`` picks the array for ``io``."""
+    """A word that is ``base(space) + offset`` bytes; ``index`` picks the array for ``io``.
+
+    In ``rows`` the offset counts words of the kernel's own row, and ``index`` is the step.
+    """
 
     space: str
     offset: int

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from .abi import Address, Step
+from .abi import LOOP_END, LOOP_WORDS, Address, Step
 from .faults import RuntimeFault
 from .inputs import Declared, read_input
-from .module import KernelSpec, Module, Plan, Port, Row
+from .module import Check, KernelSpec, Module, Plan, Port, Row
 from .outputs import save_outputs
 from .weights import read_arrays
 
@@ -38,6 +38,21 @@ def packed(offset: int) -> Address:
 def scratch(offset: int) -> Address:
     """A place in the call's scratch."""
     return Address("scratch", offset)
+
+
+def cells(offset: int) -> Address:
+    """A cell of the call."""
+    return Address("cells", offset)
+
+
+def word(step: int, number: int) -> Address:
+    """A word of another row."""
+    return Address("rows", number, step)
+
+
+def loop(**words: Any) -> Row:
+    """The end of a loop."""
+    return Row(None, Step("loop", LOOP_END, tuple(words[name] for name in LOOP_WORDS), "loop"))
 
 
 def io(index: int, offset: int = 0) -> Address:
@@ -129,4 +144,17 @@ def _main(module: CompiledModule, plan: Plan, argv: Sequence[str] | None = None)
     return 0
 
 
-__all__ = ["Plan", "Port", "arena", "io", "packed", "publish", "row", "scratch"]
+__all__ = [
+    "Check",
+    "Plan",
+    "Port",
+    "arena",
+    "cells",
+    "io",
+    "loop",
+    "packed",
+    "publish",
+    "row",
+    "scratch",
+    "word",
+]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 
-from .abi import Address, Step
+from .abi import HEADER, LOOP_END, SPACES, Address, Step
 from .faults import RuntimeFault
 from .inputs import Declared, check_input
 
@@ -45,10 +46,20 @@ class Port:
 
 @dataclass(frozen=True)
 class Row:
-    """One step: the kernel, how many tasks, its words, and a label for profiles."""
+    """One step: the kernel, how many tasks, its words, and a label; no kernel ends a loop."""
 
-    kernel: KernelSpec
+    kernel: KernelSpec | None
     step: Step
+
+
+@dataclass(frozen=True)
+class Check:
+    """A fault that kernels report: the call's cell ``cell`` is not 0 when it ends."""
+
+    cell: int
+    code: str
+    message: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Plan:
     """Everything a module is, apart from its weights.
 
     ``load`` yields packed arrays by name from weights by name; ``packed`` gives each packed array's
-    place in the weights' memory.
+    place in the weights' memory. ``cells`` counts the int64 that a call starts with at 0.
     """
 
     name: str
@@ -69,6 +80,8 @@ class Plan:
     packed: Mapping[str, int]
     weight_bytes: int
     weight_names: tuple[str, ...] = ()
+    cells: int = 0
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass
@@ -79,6 +92,7 @@ class _Frame:
     scratch: np.ndarray
     rows: np.ndarray
     counters: np.ndarray
+    cells: np.ndarray
 
 
 @dataclass
@@ -107,7 +121,10 @@ class Module:
         self.threads = self.threads or cores()
         self._lock = threading.Lock()
         self._in_flight = 0
-        self._kernels = kernel_cache.kernels([row.kernel for row in self.plan.rows])
+        specs = [row.kernel for row in self.plan.rows if row.kernel is not None]
+        found = iter(kernel_cache.kernels(specs))
+        self._kernels = [None if row.kernel is None else next(found) for row in self.plan.rows]
+        self._loops = sum(row.kernel is None for row in self.plan.rows)
         self._packed = self._pack(self.weights)
         self.weights = {}
         self._template()
@@ -126,25 +143,27 @@ class Module:
         """Rows with offsets filled in, and which base each word is relative to."""
         flat: list[int] = []
         bases: list[int] = []
-        starts: list[int] = []
-        order = {"literal": 0, "weights": 1, "arena": 2, "scratch": 3}
+        sizes = [HEADER + len(row.step.words) for row in self.plan.rows]
+        starts = [0, *accumulate(sizes)][:-1]
         for row, kernel in zip(self.plan.rows, self._kernels, strict=True):
-            starts.append(len(flat))
-            flat += [kernel.address, row.step.tasks]
+            flat += [LOOP_END, LOOP_END] if kernel is None else [kernel.address, row.step.tasks]
             bases += [0, 0]
             for word in row.step.words:
-                if isinstance(word, Address):
-                    flat.append(word.offset)
-                    port = 4 + word.index
-                    bases.append(port if word.space == "io" else order[word.space])
-                else:
+                if not isinstance(word, Address):
                     flat.append(word)
                     bases.append(0)
+                    continue
+                in_rows = word.space == "rows"
+                step = starts[word.index] + HEADER if in_rows else 0
+                flat.append((step + word.offset) * 8 if in_rows else word.offset)
+                bases.append(SPACES.index(word.space) + word.index * (word.space == "io"))
         self._flat = np.array(flat, np.int64)
         self._bases = np.array(bases, np.int64)
         self._starts = np.array(starts, np.int64)
 
-    def _take(self, threads: int) -> _Frame:
+    def _take(self) -> _Frame:
+        from .walker import counter_words
+
         with self._lock:
             if self._pool:
                 return self._pool.pop()
@@ -152,7 +171,8 @@ class Module:
             aligned(self.plan.arena_bytes),
             aligned(self.plan.scratch_bytes * max(1, self.threads or 1)),
             np.empty_like(self._flat),
-            np.zeros(16 * max(1, len(self._starts)), np.int64),
+            np.zeros(counter_words(self.threads or 1, self._loops), np.int64),
+            np.zeros(max(1, self.plan.cells), np.int64),
         )
 
     # ------------------------------------------------------------ calling
@@ -172,10 +192,12 @@ class Module:
         with self._lock:
             self._in_flight += 1
             alone = self._in_flight == 1
-        frame = self._take(self.threads or 1)
+        frame = self._take()
         try:
             self._fill(frame, [*arrays, *results])
-            walk(frame.rows, self._starts, frame.counters, (self.threads or 1) if alone else 1)
+            team = (self.threads or 1) if alone else 1
+            walk(frame.rows, self._starts, frame.counters, team, self._loops)
+            self._check(frame.cells)
         finally:
             with self._lock:
                 self._in_flight -= 1
@@ -183,31 +205,46 @@ class Module:
         return {port.name: a for port, a in zip(self.plan.outputs, results, strict=True)}
 
     def profile(self, inputs: Mapping[str, Any], rounds: int = 20) -> list[tuple[str, str, float]]:
-        """``(label, kernel, seconds)`` of each row: medians, rows walked one at a time."""
+        """``(label, kernel, seconds)`` of each row: medians, rows walked one at a time.
+
+        Rows in loops run once, as in the first turn.
+        """
         from .walker import walk
 
         arrays = [self._input(port, inputs) for port in self.plan.inputs]
         results = [np.empty(port.shape, port.dtype) for port in self.plan.outputs]
-        frame = self._take(self.threads or 1)
+        frame = self._take()
         self._fill(frame, [*arrays, *results])
         times = np.zeros((rounds, len(self._starts)))
         for turn in range(rounds):
-            for place in range(len(self._starts)):
-                frame.counters[:16] = 0
+            for place, row in enumerate(self.plan.rows):
+                if row.kernel is None:
+                    continue
+                frame.counters[:] = 0
                 start = perf_counter()
                 walk(frame.rows, self._starts[place : place + 1], frame.counters, self.threads or 1)
                 times[turn, place] = perf_counter() - start
         self._pool.append(frame)
         medians = np.median(times, axis=0)
         rows = zip(self.plan.rows, medians, strict=True)
-        return [(row.step.label, row.kernel.name, float(seconds)) for row, seconds in rows]
+        return [
+            (row.step.label, row.kernel.name, float(seconds))
+            for row, seconds in rows
+            if row.kernel is not None
+        ]
 
     def _fill(self, frame: _Frame, arrays: list[np.ndarray]) -> None:
         """The addresses of one call in its rows."""
-        bases = [0, address(self._packed), address(frame.arena), address(frame.scratch)]
-        bases += [address(array) for array in arrays]
+        memory = (frame.arena, self._packed, frame.scratch, frame.cells, frame.rows)
+        bases = [0, *map(address, memory), *map(address, arrays)]
         np.add(self._flat, np.array(bases, np.int64)[self._bases], out=frame.rows)
         frame.counters[:] = 0
+        frame.cells[:] = 0
+
+    def _check(self, cells: np.ndarray) -> None:
+        for check in self.plan.checks:
+            if cells[check.cell]:
+                raise RuntimeFault(check.code, check.message, check.hint or None)
 
     def _input(self, port: Port, inputs: Mapping[str, Any]) -> np.ndarray:
         if port.name not in inputs:

@@ -8,7 +8,27 @@ import numpy as np
 
 from .kernels import depthwise as depthwise_kernels
 from .kernels import linear, winograd
+from .kernels.resize import cubic_table as taps_cubic
+from .kernels.resize import linear_table as taps_linear
+from .kernels.resize import nearest_table as taps_nearest
 from .kernels.tile import BLOCK
+
+__all__ = [
+    "block_diagonal",
+    "decoded",
+    "dense",
+    "depthwise",
+    "matrix",
+    "panels",
+    "planar",
+    "tap_table",
+    "taps_cubic",
+    "taps_linear",
+    "taps_nearest",
+    "transformed",
+    "vector",
+    "window_shares",
+]
 
 
 def panels(weight: np.ndarray, blocks: int, groups: int = 1) -> np.ndarray:
@@ -58,6 +78,15 @@ def block_diagonal(weight: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
     return wide, groups // together
 
 
+def dense(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Grouped weights [K, C/groups, ...] as those of one group, [K, C, ...], zeros between."""
+    k, c = weight.shape[:2]
+    full = np.zeros((groups, k // groups, groups, c, *weight.shape[2:]), weight.dtype)
+    for group in range(groups):
+        full[group, :, group] = weight.reshape(groups, k // groups, *weight.shape[1:])[group]
+    return full.reshape(k, groups * c, *weight.shape[2:])
+
+
 def vector(values: np.ndarray, multiple: int) -> np.ndarray:
     """A per-channel vector padded with zeros to a multiple of channels."""
     size = -(-len(values) // multiple) * multiple
@@ -96,3 +125,11 @@ def tap_table(
 def decoded(data: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """An array from its bytes in base64."""
     return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
+
+
+def window_shares(counts: list[list[int]], dtype: type) -> np.ndarray:
+    """One over the number of elements that each window averages, from those along each axis."""
+    total = np.ones((), np.float64)
+    for along in counts:
+        total = np.multiply.outer(total, along)
+    return np.ascontiguousarray(1 / total, dtype)

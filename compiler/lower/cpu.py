@@ -7,16 +7,17 @@ emits rows. Concatenations of whole blocks are views: their operands are placed 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, cast
 
 from ...runtime.abi import Address, Step, Word
-from ...runtime.module import KernelSpec, Port, Row
+from ...runtime.module import Check, KernelSpec, Port, Row
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import DTYPES, TensorType
 from ..ops import OpError
-from .load import LoadProgram, Packed
-from .storage import BLOCK, Arena, Blocked, Flat, Lane, Mapped, Place, Storage
+from .load import LoadProgram, LoadText, Packed
+from .storage import BLOCK, Arena, Blocked, Buffer, Flat, Lane, Loop, Mapped, Place, Storage
 from .target import Target
 
 SCRATCH = Address("scratch", 0)
@@ -25,33 +26,71 @@ LEAVES = ("param", "constant", "input")
 
 @dataclass
 class PendingRow:
-    """A row whose addresses are not known yet."""
+    """A row whose addresses are not known yet; without a kernel it is the end of a loop."""
 
-    kernel: KernelSpec
+    kernel: KernelSpec | None
     tasks: int
     words: list[Any]
     label: str
 
 
 @dataclass
+class Emission:
+    """What is emitted so far; lowerings of regions share it. ``loop`` is the one being emitted."""
+
+    arena: Arena = field(default_factory=Arena)
+    rows: list[PendingRow] = field(default_factory=list)
+    scratch: int = 0
+    tables: list[tuple[Packed, tuple[Lane, ...], Place]] = field(default_factory=list)
+    loop: Loop | None = None
+    loops: int = 0
+    cells: int = 0
+    checks: list[Check] = field(default_factory=list)
+    touches: list[tuple[Buffer, Loop]] = field(default_factory=list)
+
+
+@dataclass
 class Lowering:
-    """The state of one lowering."""
+    """The state of one lowering: of a graph, or of a region where it stands (``inside``).
+
+    ``goals`` says where results of a region should be written, if that can be.
+    """
 
     graph: Graph
     target: Target
-    arena: Arena = field(default_factory=Arena)
-    rows: list[PendingRow] = field(default_factory=list)
+    out: Emission = field(default_factory=Emission)
     stored: dict[Value, Storage] = field(default_factory=dict)
-    scratch: int = 0
-    tables: list[tuple[Packed, tuple[Lane, ...], Place]] = field(default_factory=list)
+    load: LoadProgram = field(default_factory=lambda: LoadProgram(Graph()))
+    inner: bool = False
+    goals: dict[Value, Flat] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.load = LoadProgram(self.graph)
-        self.phases = load_phase(self.graph)
+        if not self.inner:
+            self.load = LoadProgram(self.graph)
+        self.phases = self.load.early()
+        self.rows_too: dict[Value, Flat] = {}
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
         self.parents = placements(self.graph, self.phases)
         self.readers = {index: self.graph.users(index) for index, _ in self.graph.nodes()}
+
+    def inside(self, region: Graph, given: Sequence[Storage | str]) -> Lowering:
+        """The lowering of a region, its inputs stored already or named in the load phase."""
+        stored = {Value(i): g for i, g in zip(region.inputs, given, strict=True)}
+        names = {value: g for value, g in stored.items() if isinstance(g, str)}
+        storages = {value: g for value, g in stored.items() if not isinstance(g, str)}
+        load = LoadProgram(region, self.load.out, names)
+        return Lowering(region, self.target, self.out, storages, load, True)
+
+    def run(self) -> None:
+        """Emit all nodes."""
+        for index, node in self.graph.nodes():
+            if node.op in LEAVES or index in self.phases:
+                continue
+            if node.op not in RULES:
+                raise OpError("E804", f"there is no CPU kernel for `{node.op}` yet",
+                              "run it with `--engine reference`")  # fmt: skip
+            RULES[node.op](self, index, node)
 
     # ------------------------------------------------------------ asking
 
@@ -65,23 +104,48 @@ class Lowering:
 
     def blocked(self, value: Value) -> Blocked:
         """A value in blocked layout, converted when it is not."""
-        found = self.stored[value]
+        found = self.stored.get(value)
         if isinstance(found, Blocked):
             return found
         from .cpu_layout import gather_lanes, to_blocked
 
         if isinstance(found, Mapped):
-            return gather_lanes(self, value, found)
-        return to_blocked(self, value, found)
+            made = gather_lanes(self, found)
+        else:
+            made = to_blocked(self, self.flat(value))
+        self.stored[value] = made
+        return made
 
-    def flat(self, value: Value) -> Flat:
-        """A value in row-major layout, converted when it is not."""
+    def view(self, value: Value) -> Flat:
+        """A value by strides: row-major, a view, or packed with the weights."""
+        if value.node in self.phases:
+            kind = self.type_of(value)
+            text = f"np.ascontiguousarray({self.load.text(value)}, np.{DTYPES[kind.dtype]})"
+            packed = self.load.pack("operand", text, self.bytes_of(value))
+            return Flat(packed, self.shape(value), kind.dtype)
         found = self.stored[value]
         if isinstance(found, Flat):
             return found
         from .cpu_layout import to_flat
 
-        return to_flat(self, value, self.blocked(value))
+        if value not in self.rows_too:
+            self.rows_too[value] = to_flat(self, self.blocked(value))
+        return self.rows_too[value]
+
+    def flat(self, value: Value) -> Flat:
+        """A value in row-major layout, copied when it is not."""
+        found = self.view(value)
+        if found.contiguous:
+            return Flat(found.place, found.shape, found.dtype)
+        from .cpu_views import compact
+
+        made = compact(self, found)
+        self.stored[value] = made
+        return made
+
+    def bytes_of(self, value: Value) -> int:
+        """Size of a row-major value."""
+        return prod(self.shape(value)) * DTYPES[self.type_of(value).dtype].itemsize
 
     # ------------------------------------------------------------ making
 
@@ -97,45 +161,41 @@ class Lowering:
             made = Blocked(place, n, c, h, w)
         else:
             blank = Blocked(Place(None), n, c, h, w)
-            made = Blocked(Place(self.arena.new(blank.bytes)), n, c, h, w)
+            made = Blocked(self.room(blank.bytes), n, c, h, w)
         self.stored[value] = made
         return made
+
+    def room(self, size: int) -> Place:
+        """New memory of the arena, for the loop that is being emitted."""
+        return Place(self.out.arena.new(size, self.out.loop))
 
     def loose_blocked(self, shape: Sequence[int]) -> Blocked:
         """Storage for a step in between that no value of the graph names."""
         n, c, h, w = shape
         blank = Blocked(Place(None), n, c, h, w)
-        return Blocked(Place(self.arena.new(blank.bytes)), n, c, h, w)
+        return Blocked(self.room(blank.bytes), n, c, h, w)
 
-    def flat_or_packed(self, value: Value) -> tuple[Any, str]:
-        """The word and element type of a row-major operand, from the weights if it is one."""
-        kind = self.type_of(value)
-        if value.node in self.phases:
-            size = DTYPES[kind.dtype].itemsize
-            for dim in self.shape(value):
-                size *= dim
-            text = f"np.ascontiguousarray({self.load.text(value)}, np.{DTYPES[kind.dtype]})"
-            return self.load.pack("operand", text, size), kind.dtype
-        return self.flat(value).place, kind.dtype
+    def loose_flat(self, shape: Sequence[int], dtype: str) -> Flat:
+        """Row-major storage for a step in between that no value of the graph names."""
+        return Flat(self.room(prod(shape) * DTYPES[dtype].itemsize), tuple(shape), dtype)
 
     def new_flat(self, value: Value) -> Flat:
         """Storage for a row-major result; the output's own array when it is one."""
-        kind = self.type_of(value)
-        shape = self.shape(value)
+        if value in self.stored:
+            return cast(Flat, self.stored[value])
         port = self.port_of(value)
-        if port is not None:
-            place = Place(None, 0, port)
+        if value in self.goals and self.goals[value].contiguous:
+            made = self.goals[value]
         else:
-            size = DTYPES[kind.dtype].itemsize
-            for dim in shape:
-                size *= dim
-            place = Place(self.arena.new(size))
-        made = Flat(place, shape, kind.dtype)
+            place = Place(None, 0, port) if port is not None else self.room(self.bytes_of(value))
+            made = Flat(place, self.shape(value), self.type_of(value).dtype)
         self.stored[value] = made
         return made
 
     def port_of(self, value: Value) -> int | None:
         """The call's array that a value is written to directly, if it is an output."""
+        if self.inner:
+            return None
         for place, (_, output) in enumerate(self.graph.outputs):
             if output == value:
                 return len(self.graph.inputs) + place
@@ -152,15 +212,32 @@ class Lowering:
         self.emit_words(kernel, tasks, [words.get(name, 0) for name in names], label, scratch)
 
     def emit_words(
-        self, kernel: KernelSpec, tasks: int, values: Sequence[Any], label: str, scratch: int = 0
+        self,
+        kernel: KernelSpec | None,
+        tasks: int,
+        values: Sequence[Any],
+        label: str,
+        scratch: int = 0,
     ) -> None:
         """Append a row whose words are in order already."""
-        step = len(self.rows)
-        for value in values:
+        step = len(self.out.rows)
+        self.out.scratch = max(self.out.scratch, scratch)
+        self.out.rows.append(PendingRow(kernel, tasks, list(values), label))
+        self.enter_words(step)
+
+    def enter_words(self, step: int) -> None:
+        """Keep the buffers of a row alive, and let its loop move the words that turn with it."""
+        for number, value in enumerate(self.out.rows[step].words):
+            if not isinstance(value, (Place, Packed)):
+                continue
             if isinstance(value, Place) and value.buffer is not None:
                 value.buffer.touch(step)
-        self.scratch = max(self.scratch, scratch)
-        self.rows.append(PendingRow(kernel, tasks, list(values), label))
+                if self.out.loop is not None:
+                    self.out.touches.append((value.buffer, self.out.loop))
+            if value.turns:
+                *rest, (loop, moved) = value.turns
+                start = replace(value, turns=tuple(rest))
+                loop.moving.append((step, number, start, moved))
 
     def lane_table(self, lanes: Sequence[Lane], label: str) -> tuple[Packed, Place]:
         """A table of channels' offsets from a base; filled in when buffers have places.
@@ -170,29 +247,46 @@ class Lowering:
         for lane in lanes:
             if lane.block.buffer is None:
                 raise OpError("E804", "a channel map of the caller's array is not possible")
-            lane.block.buffer.touch(len(self.rows))
+            lane.block.buffer.touch(len(self.out.rows))
+            if self.out.loop is not None:
+                self.out.touches.append((lane.block.buffer, self.out.loop))
         base = lanes[0].block
         packed = self.load.reserve(f"{label}.map", len(lanes) * 8)
-        self.tables.append((packed, tuple(lanes), base))
+        self.out.tables.append((packed, tuple(lanes), base))
         return packed, base
 
     # ------------------------------------------------------------ finishing
 
+    def check(self, code: str, message: str, hint: str = "") -> Address:
+        """A cell that a kernel sets to report a fault."""
+        cell = self.cells(1)
+        self.out.checks.append(Check(cell.offset // 8, code, message, hint))
+        return cell
+
+    def cells(self, count: int) -> Address:
+        """Some int64 of the call, 0 when it starts."""
+        self.out.cells += count
+        return Address("cells", (self.out.cells - count) * 8)
+
     def finish(self, name: str) -> LoweredPlan:
         """Offsets for all buffers, addresses for all words."""
-        arena_bytes = self.arena.layout()
-        slot = -(-self.scratch // 64) * 64
-        for packed, lanes, base in self.tables:
+        out = self.out
+        for buffer, loop in out.touches:
+            buffer.touch_loop(loop)
+        arena_bytes = out.arena.layout()
+        slot = -(-out.scratch // 64) * 64
+        for packed, lanes, base in out.tables:
             start = base.resolve().offset
             offsets = [lane.place.resolve().offset - start for lane in lanes]
             self.load.fill(packed, f"np.array({offsets}, np.int64)")
         rows = []
-        for row in self.rows:
+        for row in out.rows:
             words = tuple(_resolve(word, slot) for word in row.words)
-            rows.append(Row(row.kernel, Step(row.kernel.name, row.tasks, words, row.label)))
+            name_ = row.kernel.name if row.kernel is not None else "loop"
+            rows.append(Row(row.kernel, Step(name_, row.tasks, words, row.label)))
         return LoweredPlan(
             name, tuple(self.inputs), tuple(self.outputs), tuple(rows), arena_bytes, slot,
-            self.load,
+            self.load.out, out.cells, tuple(out.checks),
         )  # fmt: skip
 
 
@@ -221,7 +315,9 @@ class LoweredPlan:
     rows: tuple[Row, ...]
     arena_bytes: int
     scratch_bytes: int
-    load: LoadProgram
+    load: LoadText
+    cells: int
+    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True)
@@ -230,18 +326,6 @@ class Parent:
 
     value: Value
     channel: int
-
-
-def load_phase(graph: Graph) -> set[int]:
-    """Nodes that depend on parameters and constants alone."""
-    found: set[int] = set()
-    for index, node in graph.nodes():
-        operands = graph.operands(index)
-        fixed = node.op in ("param", "constant", "fill", "iota", "eye")
-        derived = node.op != "input" and operands and all(v.node in found for v in operands)
-        if fixed or derived:
-            found.add(index)
-    return found
 
 
 def placements(graph: Graph, loaded: set[int]) -> dict[Value, Parent]:
@@ -293,11 +377,17 @@ def rule(*ops: str) -> Callable[[LowerRule], LowerRule]:
 
 def load_rules() -> None:
     """Import the modules that fill the table; they import this one."""
+    from . import cpu_contract as cpu_contract
     from . import cpu_conv as cpu_conv
     from . import cpu_elements as cpu_elements
     from . import cpu_layout as cpu_layout
     from . import cpu_linear as cpu_linear
+    from . import cpu_loops as cpu_loops
+    from . import cpu_nest as cpu_nest
+    from . import cpu_resample as cpu_resample
+    from . import cpu_rows as cpu_rows
     from . import cpu_simple as cpu_simple
+    from . import cpu_views as cpu_views
 
 
 def lower(graph: Graph, target: Target) -> LoweredPlan:
@@ -309,20 +399,13 @@ def lower(graph: Graph, target: Target) -> LoweredPlan:
     state = Lowering(graph, target)
     for place, index in enumerate(graph.inputs):
         node = graph.node(index)
-        shape = tuple(cast(int, d) for d in node.type.shape)
+        shape = state.shape(Value(index))
         state.inputs.append(Port(node.name, str(DTYPES[node.type.dtype]), shape))
         state.stored[Value(index)] = Flat(Place(None, 0, place), shape, node.type.dtype)
-    for index, node in graph.nodes():
-        if node.op in LEAVES or index in state.phases:
-            continue
-        if node.op not in RULES:
-            raise OpError("E804", f"there is no CPU kernel for `{node.op}` yet",
-                          "run it with `--engine reference`")  # fmt: skip
-        RULES[node.op](state, index, node)
+    state.run()
     for name, value in graph.outputs:
-        kind = graph.type_of(value)
-        shape = tuple(cast(int, d) for d in kind.shape)
-        state.outputs.append(Port(name, str(DTYPES[kind.dtype]), shape))
+        dtype = str(DTYPES[graph.type_of(value).dtype])
+        state.outputs.append(Port(name, dtype, state.shape(value)))
     from .cpu_layout import deliver_outputs
 
     deliver_outputs(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ...runtime.abi import word_of
@@ -11,7 +11,7 @@ from ...runtime.kernels import conv as direct
 from ...runtime.kernels import winograd
 from ..ir.graph import Node, Value
 from ..ops import OpError
-from ..ops.fused import named_extras
+from ..ops.fused import named_extras, plain_attrs
 from .convolution import (
     BLOCK,
     ConvShape,
@@ -21,6 +21,7 @@ from .convolution import (
 )
 from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
 from .load import Packed, label
+from .recipe import Recipe, with_epilogue, with_prologue
 from .storage import LINE, Blocked, Flat, Mapped
 
 CLAMPS = {"": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
@@ -50,11 +51,15 @@ def clamp_of(node: Node) -> tuple[float, float]:
 
 @rule("conv", "fused_conv")
 def lower_conv(state: Lowering, index: int, node: Node) -> None:
-    """One convolution of two spatial axes."""
+    """One convolution: an image kernel where there is one, else windows as a view."""
+    reason = _has_kernel(state, index, node)
+    if reason:
+        without_kernel(state, index, node)
+        return
     parts = _parts(state, index, node)
     shape = parts.shape
     each = shape.channels // shape.groups
-    if shape.groups == shape.channels and shape.features == shape.channels:
+    if each == 1 and shape.groups > 1:
         from .cpu_simple import lower_depthwise
 
         lower_depthwise(state, index, parts)
@@ -62,13 +67,74 @@ def lower_conv(state: Lowering, index: int, node: Node) -> None:
     choice = None if parts.prologue else choose_winograd(shape, state.target)
     if choice is not None:
         _winograd(state, index, parts, choice)
-    elif shape.groups == 1 or (each % BLOCK == 0 and shape.blocks_out * BLOCK * shape.groups
-                               == shape.features):  # fmt: skip
+    elif _in_whole_blocks(shape):
         _direct(state, index, parts, shape, f"{state.load.text(parts.weight)}")
     elif BLOCK % each == 0 and shape.channels == shape.features and shape.channels % BLOCK == 0:
         _block_diagonal(state, index, parts)
     else:
-        raise OpError("E804", f"there is no CPU kernel for {shape.groups} groups of {each} yet")
+        _dense(state, index, parts)
+
+
+def _in_whole_blocks(shape: ConvShape) -> bool:
+    each = shape.channels // shape.groups
+    whole = each % BLOCK == 0 and shape.blocks_out * BLOCK * shape.groups == shape.features
+    return shape.groups == 1 or whole
+
+
+DENSE = 6
+"""Groups up to which zeros between them cost less than a nest."""
+
+
+def _has_kernel(state: Lowering, index: int, node: Node) -> str:
+    """Why no image kernel fits, or nothing."""
+    operands, attrs = state.graph.operands(index), node.attrs
+    extras = named_extras(attrs, operands) if node.op == "fused_conv" else {}
+    steady = [*operands[1:2], *(v for name, v in extras.items() if name != "residual")]
+    steady += operands[2:] if node.op == "conv" else []
+    if node.type.dtype != "f32" or node.type.rank != 4:
+        return "image kernels take [N, C, H, W] of float32"
+    if any(v.node not in state.phases for v in steady):
+        return "weights are packed when they are loaded"
+    if str(attrs.get("activation", "")) not in CLAMPS:
+        return "the activation is no clamp"
+    channels, features = state.shape(operands[0])[1], state.shape(Value(index))[1]
+    groups: Any = attrs["groups"]
+    each = channels // groups
+    if each == 1 and groups > 1:
+        return "a depthwise kernel has no prologue" if attrs.get("prologue") else ""
+    whole = each % BLOCK == 0 and features // groups % BLOCK == 0
+    narrow = BLOCK % each == 0 and channels == features and channels % BLOCK == 0
+    fits = groups == 1 or whole or narrow or groups <= DENSE
+    return "" if fits else "groups cut blocks"
+
+
+def without_kernel(state: Lowering, index: int, node: Node) -> None:
+    """The convolution alone, with what is fused to it before and after."""
+    from .cpu_windows import conv_by_windows
+
+    operands = list(state.graph.operands(index))
+    fused = node.op == "fused_conv"
+    extras = named_extras(node.attrs, operands) if fused else dict(
+        zip(("bias",), operands[2:], strict=False)
+    )  # fmt: skip
+    if not extras and not fused:
+        conv_by_windows(state, index, node)
+        return
+    r = Recipe(state, [*operands[:2], *extras.values()])
+    named = dict(zip(extras, r.inputs[2:], strict=True))
+    x = with_prologue(r, r.inputs[0], named, node)
+    plain = plain_attrs(node.attrs) if fused else node.attrs
+    bias = [named["bias"]] if "bias" in named else []
+    if (bias and extras["bias"].node not in state.phases) or not fused:
+        y = r("conv", x, r.inputs[1], attrs=plain)
+        if bias:
+            shape = (1, -1, *(1,) * (r.type_of(y).rank - 2))
+            size = r.type_of(bias[0]).shape[0]
+            shape = tuple(size if n == -1 else n for n in shape)
+            y = r("add", y, r("reshape", bias[0], attrs={"shape": shape}))
+    else:
+        y = r("conv", x, r.inputs[1], *bias, attrs=plain)
+    r.finish(index, with_epilogue(r, y, named, node))
 
 
 def _parts(state: Lowering, index: int, node: Node) -> ConvParts:
@@ -78,8 +144,6 @@ def _parts(state: Lowering, index: int, node: Node) -> ConvParts:
         {"bias": operands[2]} if len(operands) > 2 else {}
     )  # fmt: skip
     n, c, *spatial = state.shape(operands[0])
-    if len(spatial) != 2:
-        raise OpError("E804", f"there is no CPU kernel for {len(spatial)}-d convolution yet")
     _, features, rows, columns = state.shape(Value(index))
     kernel = state.shape(operands[1])[2:]
     shape = ConvShape(
@@ -165,11 +229,19 @@ def _block_diagonal(state: Lowering, index: int, parts: ConvParts) -> None:
     _direct(state, index, parts, wide, text)
 
 
+def _dense(state: Lowering, index: int, parts: ConvParts) -> None:
+    """A few groups that cut blocks: one group, with zeros between them."""
+    text = f"pack.dense({state.load.text(parts.weight)}, {parts.shape.groups})"
+    wide = replace(parts, shape=replace(parts.shape, groups=1))
+    _direct(state, index, wide, wide.shape, text)
+
+
 def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: str) -> None:
     value = state.graph.operands(index)[0]
-    stored = state.stored[value]
-    if isinstance(stored, Flat) and shape.channels < BLOCK and not parts.prologue:
-        _planar(state, index, parts, stored, weight)
+    stored = state.stored.get(value)
+    planar = shape.channels < BLOCK and not parts.prologue and shape.dilation == (1, 1)
+    if planar and not isinstance(stored, (Blocked, Mapped)):
+        _planar(state, index, parts, state.flat(value), weight)
         return
     flat = shape.pointwise and shape.stride == (1, 1) and not parts.prologue
     if isinstance(stored, Mapped) and flat and shape.groups == 1:
@@ -331,8 +403,6 @@ def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str)
     panels = -(-shape.blocks_out // tile.blocks)
     length = shape.kernel[1] * shape.channels
     panel = shape.kernel[0] * length * tile.blocks * BLOCK * 4
-    if shape.dilation != (1, 1):
-        raise OpError("E804", "there is no CPU kernel for a dilated first layer yet")
     table = state.load.pack(
         "table", f"pack.tap_table(1, 0, {line}, {pixel}, ({shape.kernel[0]}, 1))",
         shape.kernel[0] * 8,

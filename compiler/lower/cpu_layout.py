@@ -1,37 +1,38 @@
-"""Between layouts, and out of the plan: conversions, reshapes, and delivering outputs."""
+"""Between layouts, along channels, and out of the plan."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from ...runtime.kernels import channel_map, layout, pointwise
+from ...runtime.kernels import channel_map, layout
 from ..ir.graph import Node, Value
-from ..ops import OpError
 from .cpu import Lowering, rule
+from .cpu_gather import take_flat
+from .cpu_views import copy_view, slice_view
+from .load import Packed
 from .storage import Blocked, Flat, Mapped, Place, lanes_of
 
 
-def to_blocked(state: Lowering, value: Value, source: Flat) -> Blocked:
+def to_blocked(state: Lowering, source: Flat) -> Blocked:
     """A row-major image as blocks."""
     if len(source.shape) != 4 or source.dtype != "f32":
-        raise OpError("E804", f"there is no image layout for {source.dtype}{list(source.shape)}")
+        raise AssertionError(f"there is no image layout for {source.dtype}{list(source.shape)}")
     made = state.loose_blocked(source.shape)
     _convert(state, source.place, made, True)
-    state.stored[value] = made
     return made
 
 
-def to_flat(state: Lowering, value: Value, source: Blocked, port: int | None = None) -> Flat:
+def to_flat(state: Lowering, source: Blocked, port: int | None = None) -> Flat:
     """Blocks as a row-major image; into an output of the call when ``port`` is given."""
     shape = (source.images, source.channels, source.height, source.width)
     size = source.images * source.channels * source.height * source.width * 4
-    place = Place(None, 0, port) if port is not None else Place(state.arena.new(size))
+    place = Place(None, 0, port) if port is not None else state.room(size)
     _convert(state, place, source, False)
     return Flat(place, shape, "f32")
 
 
-def _convert(state: Lowering, flat: Place, blocked: Blocked, to: bool) -> None:
+def _convert(state: Lowering, flat: Place | Packed, blocked: Blocked, to: bool) -> None:
     pixels = blocked.height * blocked.width
     words = {
         "flat": flat, "blocked": blocked.place, "flat_image": blocked.channels * pixels * 4,
@@ -43,7 +44,7 @@ def _convert(state: Lowering, flat: Place, blocked: Blocked, to: bool) -> None:
     state.emit(kernel, tasks, layout.BLOCK_WORDS, words, "layout")
 
 
-def gather_lanes(state: Lowering, value: Value, source: Mapped) -> Blocked:
+def gather_lanes(state: Lowering, source: Mapped) -> Blocked:
     """Channels from anywhere into blocks of their own."""
     shape = (source.images, source.channels, source.height, source.width)
     made = state.loose_blocked(shape)
@@ -54,19 +55,18 @@ def gather_lanes(state: Lowering, value: Value, source: Mapped) -> Blocked:
     }  # fmt: skip
     kernel = channel_map.ChannelGatherKernel(state.target.lanes)
     state.emit(kernel, source.channels, channel_map.WORDS, words, "gather")
-    state.stored[value] = made
     return made
 
 
 @rule("take")
 def lower_take(state: Lowering, index: int, node: Node) -> None:
-    """Chosen channels: a map, no copy."""
+    """Slices at indices: chosen channels of an image are a map, no copy."""
     value, chosen = state.graph.operands(index)
-    stored = state.stored[value]
-    if chosen.node not in state.phases or state.graph.node(chosen.node).op != "constant":
-        raise OpError("E804", "there is no CPU kernel for `take` by a computed index yet")
-    if node.attrs["axis"] != 1 or isinstance(stored, Flat):
-        raise OpError("E804", "there is no CPU kernel for this `take` yet")
+    stored = state.stored.get(value)
+    is_known = state.graph.node(chosen.node).op == "constant"
+    if not is_known or node.attrs["axis"] != 1 or not isinstance(stored, (Blocked, Mapped)):
+        take_flat(state, index, node)
+        return
     lanes = lanes_of(stored)
     picked = tuple(lanes[int(i)] for i in state.graph.constant(chosen.node))
     state.stored[Value(index)] = Mapped(picked, stored.images, stored.height, stored.width)
@@ -74,11 +74,12 @@ def lower_take(state: Lowering, index: int, node: Node) -> None:
 
 @rule("split", "slice")
 def lower_split(state: Lowering, index: int, node: Node) -> None:
-    """Ranges of channels: maps, or views of whole blocks."""
+    """Parts by strides; ranges of an image's channels are maps, or views of whole blocks."""
     value = state.graph.operands(index)[0]
-    stored = state.stored[value]
-    if isinstance(stored, Flat) or not _on_channels(state, value, node):
-        raise OpError("E804", f"there is no CPU kernel for this `{node.op}` yet")
+    stored = state.stored.get(value)
+    if not isinstance(stored, (Blocked, Mapped)) or not _on_channels(state, value, node):
+        slice_view(state, index, node)
+        return
     lanes = lanes_of(stored)
     start = 0 if node.op == "split" else int(node.attrs["starts"][1])  # type: ignore[index,arg-type]
     for place in range(len(node.types)):
@@ -105,33 +106,15 @@ def _on_channels(state: Lowering, value: Value, node: Node) -> bool:
     )
 
 
-@rule("reshape")
-def lower_reshape(state: Lowering, index: int, node: Node) -> None:
-    """The same elements: a view of row-major storage."""
-    source = state.flat(state.graph.operands(index)[0])
-    state.stored[Value(index)] = Flat(source.place, state.shape(Value(index)), source.dtype)
-
-
 def deliver_outputs(state: Lowering) -> None:
     """Write every output that is not in the caller's array yet."""
-    for place, (name, value) in enumerate(state.graph.outputs):
+    for place, (_, value) in enumerate(state.graph.outputs):
         port = len(state.graph.inputs) + place
-        if value.node in state.phases or value not in state.stored:
-            raise OpError("E804", f"the output `{name}` does not depend on an input")
-        stored = state.stored[value]
-        if isinstance(stored, Flat) and stored.place == Place(None, 0, port):
+        target = Flat(Place(None, 0, port), state.shape(value), state.type_of(value).dtype)
+        stored = state.stored.get(value)
+        if isinstance(stored, Flat) and stored.place == target.place and stored.contiguous:
             continue
-        if not isinstance(stored, Flat):
-            to_flat(state, value, state.blocked(value), port)
+        if isinstance(stored, (Blocked, Mapped)):
+            to_flat(state, state.blocked(value), port)
         else:
-            copy_flat(state, stored, Place(None, 0, port))
-
-
-def copy_flat(state: Lowering, source: Flat, goal: Place) -> None:
-    """Copy a row-major value."""
-    writer = pointwise.Writer()
-    expression = writer.finish(writer.argument(source.dtype))
-    places = pointwise.places(source.shape or (1,), [pointwise.row_major(source.shape or (1,))])
-    kernel = pointwise.PointwiseKernel(expression, len(places.outer), state.target.lanes)
-    words = pointwise.words(expression, places, [source.place], [goal], [])
-    state.emit_words(kernel, pointwise.tasks(places), words, "copy")
+            copy_view(state, state.view(value), target)

@@ -7,10 +7,14 @@ from typing import Any
 from ...runtime.abi import word_of
 from ...runtime.kernels import depthwise, layout, pool, window
 from ..ir.graph import Node, Value
-from ..ops import OpError
 from .convolution import BLOCK
 from .cpu import Lowering, in_whole_blocks, rule
 from .cpu_conv import ConvParts, packed_vector
+from .cpu_layout import gather_lanes
+from .cpu_nest import reduce_flat
+from .cpu_resample import adaptive_by_axis
+from .cpu_views import concat_flat
+from .cpu_windows import pool_by_windows
 from .load import label
 from .storage import Blocked, Flat, Mapped, lanes_of
 
@@ -42,9 +46,10 @@ def _window(state: Lowering, shape: window.Window, out: Blocked, pad: Any) -> wi
 def lower_pool(state: Lowering, index: int, node: Node) -> None:
     """Max or average over windows."""
     attrs: Any = node.attrs
+    if len(attrs["kernel"]) != 2 or node.type.dtype != "f32":
+        pool_by_windows(state, index, node)
+        return
     x = state.blocked(state.graph.operands(index)[0])
-    if len(attrs["kernel"]) != 2:
-        raise OpError("E804", "there is no CPU kernel for pooling of this rank yet")
     out = state.new_blocked(Value(index))
     dilation = attrs.get("dilation", (1, 1))
     shape, words = window_words(x, out, attrs["kernel"], attrs["stride"], dilation, attrs["pad"])
@@ -57,12 +62,14 @@ def lower_pool(state: Lowering, index: int, node: Node) -> None:
 
 @rule("reduce")
 def lower_reduce(state: Lowering, index: int, node: Node) -> None:
-    """Mean or maximum over the whole plane of an image."""
+    """A fold along axes; the mean or maximum of an image's planes is read from its blocks."""
     value = state.graph.operands(index)[0]
-    kind, axes = str(node.attrs["kind"]), node.attrs["axes"]
-    if kind not in ("mean", "max") or axes != (2, 3) or len(state.shape(value)) != 4:
-        raise OpError("E804", f"there is no CPU kernel for `reduce` of kind {kind} over {axes} yet")
-    global_pool(state, state.blocked(value), state.new_flat(Value(index)), kind, node.name)
+    kind, axes = str(node.attrs["kind"]), tuple(node.attrs["axes"])  # type: ignore[arg-type]
+    image = isinstance(state.stored.get(value), (Blocked, Mapped))
+    if image and kind in ("mean", "max") and axes == (2, 3):
+        global_pool(state, state.blocked(value), state.new_flat(Value(index)), kind, node.name)
+    else:
+        reduce_flat(state, index, node, kind, axes)
 
 
 def global_pool(state: Lowering, x: Blocked, out: Flat, kind: str, name: str) -> None:
@@ -78,11 +85,14 @@ def global_pool(state: Lowering, x: Blocked, out: Flat, kind: str, name: str) ->
 
 
 def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
-    """One filter a channel."""
+    """One filter a channel; several filters a channel read it several times."""
     shape = parts.shape
-    if parts.prologue:
-        raise OpError("E804", "there is no CPU kernel for a depthwise prologue yet")
     x = state.blocked(state.graph.operands(index)[0])
+    if shape.features != shape.channels:
+        lanes, each = lanes_of(x), shape.features // shape.channels
+        spread = Mapped(tuple(lane for lane in lanes for _ in range(each)),
+                        x.images, x.height, x.width)  # fmt: skip
+        x = gather_lanes(state, spread)
     out = state.new_blocked(Value(index))
     taps = shape.kernel[0] * shape.kernel[1]
     text = f"pack.depthwise({state.load.text(parts.weight)})"
@@ -105,16 +115,19 @@ def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
 def lower_concat(state: Lowering, index: int, node: Node) -> None:
     """Channels side by side: operands written in place need nothing."""
     value = Value(index)
-    if node.attrs["axis"] != 1 or node.type.rank != 4:
-        raise OpError("E804", "there is no CPU kernel for this concatenation yet")
+    operands = state.graph.operands(index)
+    images = [v for v in operands if isinstance(state.stored.get(v), (Blocked, Mapped))]
+    if node.attrs["axis"] != 1 or node.type.rank != 4 or not images:
+        concat_flat(state, index, node)
+        return
     if not in_whole_blocks(state.graph, index):
-        parts = [_image(state, operand) for operand in state.graph.operands(index)]
+        parts = [_image(state, operand) for operand in operands]
         lanes = tuple(lane for part in parts for lane in lanes_of(part))
         state.stored[value] = Mapped(lanes, parts[0].images, parts[0].height, parts[0].width)
         return
     out = state.new_blocked(value)
     channel = 0
-    for operand in state.graph.operands(index):
+    for operand in operands:
         source = state.blocked(operand)
         inside = out.place.moved(channel // BLOCK * out.block)
         if channel % BLOCK == 0 and source.place == inside:
@@ -125,8 +138,8 @@ def lower_concat(state: Lowering, index: int, node: Node) -> None:
 
 
 def _image(state: Lowering, value: Value) -> Blocked | Mapped:
-    stored = state.stored[value]
-    return state.blocked(value) if isinstance(stored, Flat) else stored
+    stored = state.stored.get(value)
+    return stored if isinstance(stored, (Blocked, Mapped)) else state.blocked(value)
 
 
 def _copy_blocks(state: Lowering, source: Blocked, out: Blocked, channel: int) -> None:
@@ -145,8 +158,10 @@ def _copy_blocks(state: Lowering, source: Blocked, out: Blocked, channel: int) -
 @rule("adaptive_avgpool", "adaptive_maxpool")
 def lower_adaptive(state: Lowering, index: int, node: Node) -> None:
     """Adaptive pooling; to the size it has already it is nothing."""
-    value = state.graph.operands(index)[0]
-    x = state.blocked(value)
+    if node.type.dtype != "f32" or node.type.rank != 4:
+        adaptive_by_axis(state, index, node)
+        return
+    x = state.blocked(state.graph.operands(index)[0])
     _, _, rows, columns = state.shape(Value(index))
     if (rows, columns) == (x.height, x.width):
         state.stored[Value(index)] = x

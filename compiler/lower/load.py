@@ -7,14 +7,14 @@ text is part of the module that is written, so a compiled file needs no compiler
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...runtime.abi import Address
 from ..ir.graph import Graph, Node, Value
-from ..ops import OpError
 
 LINE = 64
 LISTED = 512
@@ -23,14 +23,19 @@ LISTED = 512
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed array in the weights' memory."""
+    """A packed array in the weights' memory; ``turns`` as those of a :class:`storage.Place`."""
 
     name: str
     offset: int
+    turns: tuple[tuple[Any, int], ...] = ()
 
     def moved(self, offset: int) -> Packed:
         """Some bytes further on."""
-        return Packed(self.name, self.offset + offset)
+        return replace(self, offset=self.offset + offset)
+
+    def turning(self, loop: Any, step: int) -> Packed:
+        """The spot in a loop, ``step`` bytes further on at each turn."""
+        return replace(self, turns=(*self.turns, (loop, step)))
 
     def resolve(self) -> Address:
         """The address word."""
@@ -38,66 +43,86 @@ class Packed:
 
 
 @dataclass
-class LoadProgram:
+class LoadText:
     """Statements of the load phase, in order, and the packed arrays they end in."""
 
-    graph: Graph
     lines: list[str] = field(default_factory=list)
     packed: dict[str, int] = field(default_factory=dict)
     size: int = 0
-    _names: dict[Value, str] = field(default_factory=dict)
-    _known: dict[str, Packed] = field(default_factory=dict)
+    known: dict[str, Packed] = field(default_factory=dict)
+
+
+@dataclass
+class LoadProgram:
+    """Writes what a graph computes in the load phase; programs of regions share one text.
+
+    ``names`` are variables that hold values; those of a region's inputs are given.
+    """
+
+    graph: Graph
+    out: LoadText = field(default_factory=LoadText)
+    names: dict[Value, str] = field(default_factory=dict)
 
     def text(self, value: Value) -> str:
         """The name of a value in the load program, computing it first if need be."""
-        if value not in self._names:
+        if value not in self.names:
             node = self.graph.node(value.node)
             if node.op == "param":
-                self._names[value] = f'w["{node.attrs["path"]}"]'
+                self.names[value] = f'w["{node.attrs["path"]}"]'
             else:
                 self._statement(value, node)
-        return self._names[value]
+        return self.names[value]
+
+    def early(self) -> set[int]:
+        """Nodes that are computed when weights arrive: all that they read is, and there is text."""
+        found = {value.node for value in self.names}
+        for index, node in self.graph.nodes():
+            if node.op in ("param", "constant"):
+                found.add(index)
+            elif node.op in TEXT and all(v.node in found for v in self.graph.operands(index)):
+                if node.op != "reduce" or node.attrs["kind"] in REDUCTIONS:
+                    found.add(index)
+        return found
 
     def _statement(self, value: Value, node: Node) -> None:
         operands = [self.text(v) for v in self.graph.operands(value.node)]
         if node.op == "constant":
             text = self._constant(node)
-        elif node.op in TEXT:
-            text = TEXT[node.op](operands, node, self.graph.operands(value.node), self.graph)
         else:
-            raise OpError("E804", f"`{node.op}` cannot be computed when weights are loaded")
-        name = f"v{len(self._names)}"
-        self.lines.append(f"{name} = {text}")
-        self._names[value] = name
+            text = TEXT[node.op](operands, node, self.graph.operands(value.node), self.graph)
+        name = f"v{len(self.out.lines)}"
+        self.out.lines.append(f"{name} = {text}")
+        self.names[value] = name
 
     def _constant(self, node: Node) -> str:
         array = self.graph.constants[str(node.attrs["hash"])]
         if array.size <= LISTED:
-            return f"np.array({array.tolist()!r}, np.{array.dtype})".replace("inf", "np.inf")
+            text = repr(array.tolist()).replace("inf", "np.inf").replace("nan", "np.nan")
+            return f"np.array({text}, np.{array.dtype})"
         data = base64.b64encode(array.tobytes()).decode()
         return f'pack.decoded("{data}", "{array.dtype}", {array.shape})'
 
     def pack(self, name: str, text: str, size: int) -> Packed:
         """Keep an array of ``size`` bytes that ``text`` computes; equal texts share one place."""
-        if text not in self._known:
-            self._known[text] = self.reserve(name, size)
-            self.fill(self._known[text], text)
-        return self._known[text]
+        if text not in self.out.known:
+            self.out.known[text] = self.reserve(name, size)
+            self.fill(self.out.known[text], text)
+        return self.out.known[text]
 
     def reserve(self, name: str, size: int) -> Packed:
         """Room for an array that :meth:`fill` gives later."""
         unique, number = name, 2
-        while unique in self.packed:
+        while unique in self.out.packed:
             unique = f"{name}.{number}"
             number += 1
-        self.packed[unique] = self.size
-        place = Packed(unique, self.size)
-        self.size += -(-size // LINE) * LINE
+        self.out.packed[unique] = self.out.size
+        place = Packed(unique, self.out.size)
+        self.out.size += -(-size // LINE) * LINE
         return place
 
     def fill(self, place: Packed, text: str) -> None:
         """What a reserved place holds."""
-        self.lines.append(f'yield "{place.name}", {text}')
+        self.out.lines.append(f'yield "{place.name}", {text}')
 
 
 def _infix(symbol: str) -> Callable[..., str]:
@@ -119,11 +144,12 @@ def _slices(node: Node) -> str:
 
 
 def _reduce(o: Sequence[str], node: Node, v: Any, g: Graph) -> str:
-    kinds = {"sum": "sum", "prod": "prod", "max": "max", "min": "min", "mean": "mean"}
-    kind = str(node.attrs["kind"])
-    if kind not in kinds:
-        raise OpError("E804", f"`reduce` of kind {kind} cannot be computed when weights are loaded")
-    return f"{o[0]}.{kinds[kind]}(axis={node.attrs['axes']}, keepdims={node.attrs['keepdims']})"
+    kind = node.attrs["kind"]
+    return f"{o[0]}.{kind}(axis={node.attrs['axes']}, keepdims={node.attrs['keepdims']})"
+
+
+REDUCTIONS = ("sum", "prod", "max", "min", "mean", "any", "all")
+"""Kinds of ``reduce`` that numpy has under the same name."""
 
 
 TEXT: dict[str, Callable[..., str]] = {
@@ -150,12 +176,48 @@ TEXT: dict[str, Callable[..., str]] = {
     "cast": lambda o, node, v, g: f"{o[0]}.astype(np.{_numpy(node.type.dtype)})",
     "reduce": _reduce,
     "fill": lambda o, node, v, g: (
-        f"np.full({_shape(node.type.shape)}, {node.attrs['value']}, np.{_numpy(node.type.dtype)})"
+        f"np.full({_shape(node.type.shape)}, {_number(node.attrs['value'])},"
+        f" np.{_numpy(node.type.dtype)})"
     ),
+    "iota": lambda o, node, v, g: (
+        f"np.arange({node.attrs['size']}, dtype=np.{_numpy(node.type.dtype)})"
+    ),
+    "eye": lambda o, node, v, g: (
+        f"np.eye({node.attrs['size']}, dtype=np.{_numpy(node.type.dtype)})"
+    ),
+    "size_of": lambda o, node, v, g: (
+        f"np.array({node.attrs['size']}, np.{_numpy(node.type.dtype)})"
+    ),
+    "identity": lambda o, node, v, g: o[0],
+    "stop_gradient": lambda o, node, v, g: o[0],
+    "flip": lambda o, node, v, g: f"np.flip({o[0]}, {node.attrs['axes']})",
+    "tanh": _function("tanh"),
+    "pow": _infix("**"),
+    "where": _function("where"),
+    "eq": _infix("=="),
+    "ne": _infix("!="),
+    "lt": _infix("<"),
+    "le": _infix("<="),
+    "gt": _infix(">"),
+    "ge": _infix(">="),
+    "and": _infix("&"),
+    "or": _infix("|"),
+    "not": lambda o, node, v, g: f"~{o[0]}",
+    "relu": lambda o, node, v, g: f"np.maximum({o[0]}, 0)",
     "matmul": lambda o, node, v, g: f"{o[0]} @ {o[1]}",
     "contract": lambda o, node, v, g: f'np.einsum("{node.attrs["spec"]}", {", ".join(o)})',
 }
 """Ops of the load phase as numpy text, ``(operand texts, node, operands, graph)``."""
+
+
+def _number(value: Any) -> str:
+    return (
+        f"np.{'-' if value < 0 else ''}inf".replace("np.-", "-np.")
+        if (isinstance(value, float) and math.isinf(value))
+        else "np.nan"
+        if value != value
+        else repr(value)
+    )
 
 
 def _numpy(dtype: str) -> str:

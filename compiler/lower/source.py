@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from ...runtime.abi import Address
+from ...runtime.abi import LOOP_WORDS, Address
 from ...runtime.module import KernelSpec, Port, Row
 from .cpu import LoweredPlan
 
@@ -35,7 +35,7 @@ def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> st
         "import numpy as np",
         "",
         "from tilth.runtime import packing as pack",
-        "from tilth.runtime.compiled import Plan, Port, arena, io, packed, publish, row, scratch",
+        *_words_used(plan),
         *_imports(plan),
         "",
         "",
@@ -63,10 +63,24 @@ def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> st
         "    load=load,",
         "    packed=PACKED,",
         f"    weight_bytes={plan.load.size},",
+        *([f"    cells={plan.cells},"] if plan.cells else []),
+        *([f"    checks=({_checks(plan)}),"] if plan.checks else []),
         ")",
         f"publish(__name__, plan, weights={weights!r}, format={FORMAT})",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _words_used(plan: LoweredPlan) -> list[str]:
+    """The import of what rows are written with."""
+    names = ["Plan", "Port", "arena", "io", "packed", "publish", "row", "scratch"]
+    names += ["Check", "cells"] if plan.cells else []
+    names += ["loop", "word"] if any(row.kernel is None for row in plan.rows) else []
+    listed = ", ".join(sorted(names, key=lambda name: (name[0].islower(), name)))
+    line = f"from tilth.runtime.compiled import {listed}"
+    if len(line) <= 100:
+        return [line]
+    return ["from tilth.runtime.compiled import (", f"    {listed},", ")"]
 
 
 def _plain(text: str) -> str:
@@ -77,7 +91,14 @@ def _ports(ports: tuple[Port, ...]) -> str:
     return " ".join(f"Port({p.name!r}, {p.dtype!r}, {tuple(p.shape)!r})," for p in ports)
 
 
+def _checks(plan: LoweredPlan) -> str:
+    return " ".join(f"Check({c.cell}, {c.code!r}, {c.message!r}, {c.hint!r})," for c in plan.checks)
+
+
 def _row(row: Row) -> str:
+    if row.kernel is None:
+        named = zip(LOOP_WORDS, row.step.words, strict=True)
+        return f"    loop({', '.join(f'{name}={_word(word)}' for name, word in named)}),"
     names = words_of(row.kernel)
     if names is None:
         words = [f"words=[{', '.join(_word(word) for word in row.step.words)}]"]
@@ -108,7 +129,8 @@ def _imports(plan: LoweredPlan) -> list[str]:
     """One line for each class that a row's kernel is written with."""
     found: set[type] = set()
     for row in plan.rows:
-        _classes(row.kernel, found)
+        if row.kernel is not None:
+            _classes(row.kernel, found)
     return [f"from {k.__module__} import {k.__name__}"
             for k in sorted(found, key=lambda k: (k.__module__, k.__name__))]  # fmt: skip
 
@@ -128,6 +150,8 @@ def _word(word: int | Address) -> str:
         return str(word)
     if word.space == "io":
         return f"io({word.index}, {word.offset})" if word.offset else f"io({word.index})"
+    if word.space == "rows":
+        return f"word({word.index}, {word.offset})"
     if word.space == "weights":
         return f"packed({word.offset})"
     return f"{word.space}({word.offset})"

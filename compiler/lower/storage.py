@@ -2,24 +2,46 @@
 
 Activations of image nets are *blocked*: [C/16, N, H, W, 16], so a range of whole blocks of a bigger
 value is a view of it, which is how concatenation and splitting cost nothing. All else is *flat*,
-row-major.
+by strides.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...runtime.abi import Address
+from ...runtime.kernels.pointwise import row_major
+from .load import Packed
 
 BLOCK = 16
 LINE = 64
 
 
 @dataclass(eq=False)
+class Loop:
+    """Steps that run up to ``trips`` times: the first and last of them, the loop they stand in.
+
+    ``moving`` lists words of its rows that go on from turn to turn: (step, word, start, bytes).
+    """
+
+    outer: Loop | None
+    number: int
+    trips: int
+    first: int
+    last: int = -1
+    moving: list[tuple[int, int, Place | Packed, int]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
 class Buffer:
-    """Memory with a life: from the first step that touches it to the last."""
+    """Memory with a life: from the first step that touches it to the last.
+
+    ``home`` is the innermost loop that it was made in; all of a loop it comes from outside of is
+    one moment of its life.
+    """
 
     size: int
+    home: Loop | None = None
     first: int = 1 << 60
     last: int = -1
     offset: int = 0
@@ -29,18 +51,25 @@ class Buffer:
         self.first = min(self.first, step)
         self.last = max(self.last, step)
 
+    def touch_loop(self, loop: Loop | None) -> None:
+        """Keep the buffer alive through the loops around a step that touches it."""
+        while loop is not None and loop is not self.home:
+            self.touch(loop.first)
+            self.touch(loop.last)
+            loop = loop.outer
+
 
 @dataclass(frozen=True)
 class Place:
-    """A spot in a buffer, or in an input or output of the call (``port``)."""
+    """A spot in a buffer, or in an input or output of the call (``port``).
+
+    ``turns`` lists loops, outermost first, and the bytes by which the spot moves on a turn of each.
+    """
 
     buffer: Buffer | None
     offset: int = 0
     port: int = -1
-
-    def word(self) -> Place:
-        """The place itself; resolved to an address once buffers have offsets."""
-        return self
+    turns: tuple[tuple[Loop, int], ...] = ()
 
     def resolve(self) -> Address:
         """The address word."""
@@ -50,7 +79,11 @@ class Place:
 
     def moved(self, offset: int) -> Place:
         """Some bytes further on."""
-        return Place(self.buffer, self.offset + offset, self.port)
+        return replace(self, offset=self.offset + offset)
+
+    def turning(self, loop: Loop, step: int) -> Place:
+        """The spot in a loop, ``step`` bytes further on at each turn."""
+        return replace(self, turns=(*self.turns, (loop, step)))
 
 
 @dataclass(frozen=True)
@@ -86,11 +119,25 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Flat:
-    """A row-major value."""
+    """A value by strides, in elements: row-major, or a view (transposed, cut, repeated, turned)."""
 
-    place: Place
+    place: Place | Packed
     shape: tuple[int, ...]
     dtype: str
+    steps: tuple[int, ...] | None = None
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index to the next, along each axis."""
+        return row_major(self.shape) if self.steps is None else self.steps
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie one after the other in row-major order."""
+        return self.steps is None or all(
+            size == 1 or a == b
+            for size, a, b in zip(self.shape, self.steps, row_major(self.shape), strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -140,9 +187,9 @@ class Arena:
 
     buffers: list[Buffer] = field(default_factory=list)
 
-    def new(self, size: int) -> Buffer:
+    def new(self, size: int, home: Loop | None = None) -> Buffer:
         """A buffer whose life starts when it is first touched."""
-        buffer = Buffer(-(-size // LINE) * LINE)
+        buffer = Buffer(-(-size // LINE) * LINE, home)
         self.buffers.append(buffer)
         return buffer
 

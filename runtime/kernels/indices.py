@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def split(depth: int, number: str = "index", indent: int = 4) -> list[str]:
     """Statements that take ``i0 .. i{depth-1}`` (sizes ``n0 ..``) out of a flat ``number``."""
@@ -25,3 +27,21 @@ def advance(depth: int, indent: int) -> list[str]:
 def offset(name: str, depth: int) -> str:
     """The byte offset of an array with strides ``{name}_s0 ..``, to be added to an address."""
     return "".join(f" + i{d} * {name}_s{d}" for d in range(depth))
+
+
+def fold_loops(depth: int, operands: int, body: Iterable[str]) -> list[str]:
+    """Loops over folded axes of sizes ``r0 ..``; ``p0 ..`` are the operands' addresses inside.
+
+    Outside they are ``s0 ..``; the outermost loop runs ``from_0 .. to_0``.
+    """
+    if not depth:
+        return [*(f"p{i} = s{i}" for i in range(operands)), *body]
+    rows, pad = [], ""
+    for d in range(depth):
+        bounds = "from_0, to_0" if d == 0 else f"r{d}"
+        rows.append(f"{pad}for j{d} in range({bounds}):")
+        pad += "    "
+    for i in range(operands):
+        steps = "".join(f" + j{d} * a{i}_r{d}" for d in range(depth))
+        rows.append(f"{pad}p{i} = s{i}{steps}")
+    return [*rows, *(pad + line for line in body)]

@@ -179,10 +179,12 @@ class Transposition:
     target_step: int
 
 
-def transposition(shape: Sequence[int], perm: Sequence[int]) -> Transposition:
-    """The walk for a contiguous source; ``outer`` is (size, source stride, target stride)."""
-    strides = row_major(shape)
-    axes = [[shape[a], strides[a]] for a in perm if shape[a] != 1]
+def transposition(shape: Sequence[int], strides: Sequence[int]) -> Transposition:
+    """The walk over a source by strides, one of them 1; the target is contiguous.
+
+    ``outer`` is (size, source stride, target stride).
+    """
+    axes = [[size, stride] for size, stride in zip(shape, strides, strict=True) if size != 1]
     place = len(axes) - 2
     while place >= 0:
         if axes[place][1] == axes[place + 1][1] * axes[place + 1][0]:

@@ -309,17 +309,18 @@ def _read_words(kernel: PointwiseKernel) -> list[str]:
     rows = [f"    {name} = load_i64(row + {8 * i})" for i, name in enumerate(names)]
     for place, dtype in enumerate(e.constants):
         at = f"row + {8 * (len(names) + place)}"
-        rows.append(f"    k{place} = {_constant(kernel, dtype, at)}")
+        rows.append(f"    k{place} = {constant_code(dtype, at, kernel.is_vector)}")
     return rows
 
 
-def _constant(kernel: PointwiseKernel, dtype: str, at: str) -> str:
+def constant_code(dtype: str, at: str, vector: bool) -> str:
+    """A constant out of the row."""
     if dtype == "f32":
         value = f"float32(load_f64({at}))"
-        return f"spread32({value})" if kernel.is_vector else value
+        return f"spread32({value})" if vector else value
     if dtype == "f64":
-        return f"spread64(load_f64({at}))" if kernel.is_vector else f"load_f64({at})"
-    return _CASTS[dtype].format(f"load_i64({at})")
+        return f"spread64(load_f64({at}))" if vector else f"load_f64({at})"
+    return CASTS[dtype].format(f"load_i64({at})")
 
 
 def _walk(kernel: PointwiseKernel, body: list[str]) -> list[str]:
@@ -391,7 +392,7 @@ def _vector_body(kernel: PointwiseKernel) -> list[str]:
             rows.append(f"a{place} = {_spread_one(argument.dtype, f'p{place}')}")
         elif argument.access == "lanes":
             size = SIZES[argument.dtype]
-            rows += [f"a{place}_{g} = {_LOADS[argument.dtype]}(p{place} + {g * n * size})"
+            rows += [f"a{place}_{g} = {LOADS[argument.dtype]}(p{place} + {g * n * size})"
                      for g in range(groups)]  # fmt: skip
     rows.append(f"for _ in range((count + {groups * n - 1}) // {groups * n}):")
     for g in range(groups):
@@ -399,7 +400,7 @@ def _vector_body(kernel: PointwiseKernel) -> list[str]:
     return rows
 
 
-_LOADS = {"f32": "load_f32s", "f64": "load_f64s", "bool": "load_bool"}
+LOADS = {"f32": "load_f32s", "f64": "load_f64s", "bool": "load_bool"}
 _FIRSTS = {"f32": "first_f32", "f64": "first_f64", "bool": "first_bool"}
 
 
@@ -415,7 +416,7 @@ def _vector_step(kernel: PointwiseKernel, n: int, group: int | None) -> list[str
     whole, part = [], []
     for place, argument in enumerate(e.arguments):
         if argument.access == "full":
-            whole.append(f"a{place} = {_LOADS[argument.dtype]}(p{place})")
+            whole.append(f"a{place} = {LOADS[argument.dtype]}(p{place})")
             part.append(f"a{place} = {_FIRSTS[argument.dtype]}(p{place}, count)")
     rows = _either(n, whole, part, group)
     rename = {}
@@ -424,7 +425,7 @@ def _vector_step(kernel: PointwiseKernel, n: int, group: int | None) -> list[str
                   if a.access == "lanes"}  # fmt: skip
     for place, step in enumerate(e.steps):
         operands = [rename.get(name, name) for name in step.operands]
-        rows.append(f"t{place} = {_vector_code(e, step, operands)}")
+        rows.append(f"t{place} = {vector_code(e, step, operands)}")
     whole, part = [], []
     for place, name in enumerate(e.outputs):
         value = rename.get(name, name)
@@ -451,7 +452,8 @@ def _either(n: int, whole: list[str], part: list[str], group: int | None) -> lis
     ]
 
 
-def _vector_code(e: Expression, step: Instruction, operands: list[str]) -> str:
+def vector_code(e: Expression, step: Instruction, operands: list[str]) -> str:
+    """A step on vectors; ``operands`` are the variables that hold its operands."""
     source = e.dtype(step.operands[0])
     if step.op == "cast":
         return _vector_cast(source, step.dtype, operands[0])
@@ -473,7 +475,7 @@ def _vector_cast(source: str, target: str, value: str) -> str:
 
 # ---------------------------------------------------------------- one element at a time
 
-_CASTS = {
+CASTS = {
     "f32": "float32({0})",
     "f64": "float64({0})",
     "i32": "int32({0})",
@@ -501,13 +503,13 @@ def _scalar_body(kernel: PointwiseKernel) -> list[str]:
         raise ValueError("whole numbers have no blocked layout")
     ahead, inside, after = [], [], []
     for place, argument in enumerate(e.arguments):
-        line = f"a{place} = {_scalar_load(argument.dtype, f'p{place}')}"
+        line = f"a{place} = {scalar_load(argument.dtype, f'p{place}')}"
         (ahead if argument.access == "one" else inside).append(line)
         if argument.access != "one":
             step = f"a{place}_step" if argument.access == "strided" else SIZES[argument.dtype]
             after.append(f"p{place} += {step}")
     for place, step in enumerate(e.steps):
-        inside.append(f"t{place} = {_scalar_code(e, step)}")
+        inside.append(f"t{place} = {scalar_code(e, step)}")
     for place, name in enumerate(e.outputs):
         dtype = e.dtype(name)
         value = f"uint8({name})" if dtype == "bool" else name
@@ -516,23 +518,25 @@ def _scalar_body(kernel: PointwiseKernel) -> list[str]:
     return [*ahead, "for _ in range(count):", *("    " + line for line in inside + after)]
 
 
-def _scalar_load(dtype: str, at: str) -> str:
+def scalar_load(dtype: str, at: str) -> str:
+    """One element out of memory."""
     return f"load_u8({at}) != 0" if dtype == "bool" else f"load_{dtype}({at})"
 
 
-def _scalar_code(e: Expression, step: Instruction) -> str:
+def scalar_code(e: Expression, step: Instruction) -> str:
+    """A step on single elements."""
     source = e.dtype(step.operands[1 if step.op == "where" else 0])
     if step.op == "cast":
         value = step.operands[0]
         if source in ("f32", "f64") and step.dtype in ("i32", "u8"):
             value = f"int64({value})"
-        return _CASTS[step.dtype].format(value)
+        return CASTS[step.dtype].format(value)
     if source == "bool":
         return SCALAR_BOOL[step.op].format(*step.operands)
     table, wide = (SCALAR_FLOAT, "float64") if source[0] == "f" else (SCALAR_WHOLE, "int64")
     names = [n if e.dtype(n) == "bool" else f"{wide}({n})" for n in step.operands]
     code = table[step.op].format(*names)
-    return code if step.dtype == "bool" else _CASTS[step.dtype].format(code)
+    return code if step.dtype == "bool" else CASTS[step.dtype].format(code)
 
 
 ROWS = {"PointwiseKernel": None}

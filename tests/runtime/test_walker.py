@@ -5,7 +5,8 @@ import threading
 import numpy as np
 import pytest
 from tilth.runtime import kernel_cache
-from tilth.runtime.walker import walk
+from tilth.runtime.abi import LOOP_END
+from tilth.runtime.walker import counter_words, walk
 
 COUNT = '''
 from numba import int64
@@ -50,7 +51,7 @@ def expected(steps: int, width: int) -> np.ndarray:
 def test_every_task_of_a_step_sees_all_of_the_step_before(threads, width):
     steps = 9
     cells, rows, starts = plan(steps, width)
-    walk(rows, starts, np.zeros(16 * steps, np.int64), threads)
+    walk(rows, starts, np.zeros(counter_words(threads, 0), np.int64), threads)
     assert np.array_equal(cells, expected(steps, width))
 
 
@@ -61,7 +62,7 @@ def test_walks_in_several_python_threads_do_not_disturb_each_other():
         cells, rows, starts = plan(8, 5)
         for _ in range(50):
             cells[:] = 0
-            walk(rows, starts, np.zeros(16 * 8, np.int64), 1 + name % 2)
+            walk(rows, starts, np.zeros(counter_words(2, 0), np.int64), 1 + name % 2)
             if not np.array_equal(cells, expected(8, 5)):
                 return
         results[name] = True
@@ -72,3 +73,25 @@ def test_walks_in_several_python_threads_do_not_disturb_each_other():
     for thread in team:
         thread.join()
     assert sorted(results) == list(range(8))
+
+
+def test_a_loop_goes_back_to_its_first_step():
+    """Three turns of the last two of three steps: cells count how often each ran."""
+    tally = kernel_cache.kernel("tally", TALLY)
+    for threads in (1, 2, 3):
+        cells = np.zeros(3, np.int64)
+        rows = [[tally.address, 4, cells[step:].ctypes.data] for step in range(3)]
+        flat = [word for row in rows for word in row] + [0, LOOP_END, 1, 0, 3, 0]
+        starts = np.array([0, 3, 6, 9], np.int64)
+        walk(np.array(flat, np.int64), starts, np.zeros(counter_words(threads, 1), np.int64),
+             threads, 1)  # fmt: skip
+        assert list(cells) == [4, 12, 12]
+
+
+TALLY = """
+from tilth.runtime.simd import fetch_add, load_i64
+
+
+def kernel(row, task, slot):
+    fetch_add(load_i64(row), 1)
+"""

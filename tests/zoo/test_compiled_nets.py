@@ -9,7 +9,8 @@ import pytest
 import tilth
 from tilth.bench.problem import bench_weights
 from tilth.cli.main import main
-from tilth.compiled import CompiledProgram
+from tilth.compiled import KEPT, CompiledProgram
+from tilth.runtime import kernel_cache
 
 NETS = {
     "resnet18": (2, 65),
@@ -109,7 +110,18 @@ def test_a_wrong_input_gets_a_message():
         compiled(imag=image)
 
 
-def test_a_model_without_kernels_says_so():
-    with pytest.raises(tilth.SpecError, match="no CPU kernel for `scan`"):
-        compiled = tilth.compile("lstm")
-        compiled(x=np.zeros((3, 2, 32), np.float32))
+def test_many_shapes_keep_few_modules():
+    """A program keeps its latest specialisations; kernels are those of a few register tiles."""
+    program = tilth.load("lstm")
+    weights = bench_weights(program, {"T": 2, "N": 1}, 0)
+    compiled = CompiledProgram(program, weights, threads=1)
+    compiled(x=np.zeros((2, 3, 32), np.float32))
+    before = len(kernel_cache._loaded)
+    for steps in range(3, 43):
+        compiled(x=np.zeros((steps, 3, 32), np.float32))
+        assert len(compiled._modules) <= KEPT
+    assert len(kernel_cache._loaded) - before <= 14
+    # The one used last is kept, and gives what a fresh one gives.
+    x = np.random.default_rng(0).standard_normal((42, 3, 32)).astype(np.float32)
+    again = CompiledProgram(program, weights, threads=1)(x=x)
+    assert all(np.array_equal(compiled(x=x)[name], again[name]) for name in again)
