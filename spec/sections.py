@@ -129,6 +129,7 @@ class Train:
     batch: int | None = None
     accumulate: int = 1
     shuffle: bool = True
+    balance: str | None = None
     seed: int = 0
     objective: SourceText | None = None
     objectives: tuple[Objective, ...] = ()
@@ -347,6 +348,7 @@ TRAIN_KEYS = (
     Key("batch", _COUNT, "examples per update"),
     Key("accumulate", _COUNT, "batches per update"),
     Key("shuffle", flag(), "whether each epoch has its own order"),
+    Key("balance", name(IDENTIFIER, "an input's name"), "labels whose classes come equally often"),
     Key("seed", _SEED, "seed of initialisation, order and noise"),
     Key("objective", source_text(block=True), "the loss: one formula, or statements in a block"),
     Key(

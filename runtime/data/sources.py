@@ -114,8 +114,8 @@ def open_dataset(what: Any, folder: str | os.PathLike[str] = ".") -> Data:
     Parameters
     ----------
     what
-        A :class:`Source`; the name of a built-in set or a path; arrays by field; a set; or a
-        sequence of examples (see :class:`SequenceDataset`).
+        A :class:`Source`; the name of a built-in set or a path; arrays by field; a set; or an
+        object whose items are examples (see :class:`SequenceDataset`).
     folder
         What relative paths are relative to.
 
@@ -136,10 +136,23 @@ def open_dataset(what: Any, folder: str | os.PathLike[str] = ".") -> Data:
         return Data({TRAINING: ArrayDataset(arrays)})
     if hasattr(what, "take") and hasattr(what, "fields"):
         return Data({TRAINING: what})
-    if hasattr(what, "__getitem__") and hasattr(what, "__len__"):
+    if is_examples(what):
         return Data({TRAINING: SequenceDataset(what)})
-    message = f"a {type(what).__name__} is no data"
-    raise RuntimeFault("E807", message, "give a name, a path, arrays by field, or a sequence")
+    message = f"a {type(what).__name__} is not a set of examples"
+    raise RuntimeFault("E807", message, "give a name, a path, or arrays by field")
+
+
+def is_examples(what: Any) -> bool:
+    """Whether :func:`open_dataset` takes something.
+
+    Other iterables are of batches (:class:`IterableLoader`): a list, a generator, PyTorch's
+    ``DataLoader``. What has items and a length but is no iterable, as PyTorch's ``Dataset``, is a
+    set of examples.
+    """
+    if isinstance(what, (str, os.PathLike, Mapping, Source, Data)):
+        return True
+    has = lambda name: hasattr(what, name)  # noqa: E731
+    return has("take") if has("fields") else has("__getitem__") and not has("__iter__")
 
 
 def split(dataset: Dataset, fractions: Mapping[str, float], seed: int) -> dict[str, Dataset]:

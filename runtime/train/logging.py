@@ -10,6 +10,7 @@ import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,13 +31,16 @@ class MetricsLog:
     folder
         The run's folder; it is made when it is not there.
     names
-        The metrics' names, one column each (``loss``, ``lr``...).
+        The first metrics' names, one column each; others get theirs when they come.
     resume_step
         The step from which training goes on; ``None`` starts the files anew.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], names: Sequence[str], resume_step: int | None = None
+        self,
+        folder: str | os.PathLike[str],
+        names: Sequence[str] = (),
+        resume_step: int | None = None,
     ) -> None:
         self.path = Path(folder) / "metrics.csv"
         try:
@@ -45,14 +49,7 @@ class MetricsLog:
             raise unwritable(folder, error) from error
         kept = read_metrics(self.path) if resume_step is not None and self.path.exists() else []
         kept = [row for row in kept if int(row["step"]) <= (resume_step or 0)]
-        earlier = [name for row in kept for name in row]
-        self.columns = tuple(dict.fromkeys([*FIXED, *names, *earlier]))
-        with replaced(self.path) as part, part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept)
-        self._stream: IO[str] = self.path.open("a", newline="", encoding="utf-8")
-        self._rows = csv.DictWriter(self._stream, self.columns, lineterminator="\n")
+        self._table(kept, [*names, *(name for row in kept for name in row)])
         self._events = EventWriter(folder, resume_step)
         before = float(kept[-1]["seconds"]) if kept else 0.0
         self._start = time.monotonic() - before
@@ -65,6 +62,9 @@ class MetricsLog:
         seconds = time.monotonic() - self._start
         row = {"step": step, "epoch": f"{epoch:.6g}", "part": part, "seconds": f"{seconds:.3f}"}
         row |= {name: _text(value) for name, value in values.items()}
+        if not row.keys() <= set(self.columns):
+            self._stream.close()
+            self._table(read_metrics(self.path), [*self.columns, *row])
         try:
             self._rows.writerow(row)
             self._stream.flush()
@@ -72,16 +72,33 @@ class MetricsLog:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
+    def _table(self, rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> None:
+        """Write the table anew with these columns after the fixed ones, and open its end."""
+        self.columns = tuple(dict.fromkeys([*FIXED, *names]))
+        with replaced(self.path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        self._stream: IO[str] = self.path.open("a", newline="", encoding="utf-8")
+        self._rows = csv.DictWriter(self._stream, self.columns, lineterminator="\n")
+
     def close(self) -> None:
-        """Close both files."""
-        self._stream.close()
-        self._events.close()
+        """Close both files; raises :class:`RuntimeFault` E806 for what cannot be written still."""
+        try:
+            try:
+                self._stream.close()
+            finally:
+                self._events.close()
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def __enter__(self) -> MetricsLog:
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        # What failed inside is told, not that the same write fails once more.
+        with nullcontext() if kind is None else suppress(RuntimeFault):
+            self.close()
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, str]]:

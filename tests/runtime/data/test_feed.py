@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tilth.runtime.data import ArrayDataset, IterableLoader, Loader, feed
+from tilth.runtime.data import ArrayDataset, IterableLoader, Loader, Source, feed, open_dataset
 from tilth.runtime.data.augment import Step, fitted
 from tilth.runtime.data.feed import checked
 from tilth.runtime.inputs import Declared
@@ -97,3 +97,31 @@ def test_batches_of_an_iterable_are_checked(fault_of):
     fault = fault_of(lambda: loaded({"x": np.ones((3, 2))}))
     assert (fault.message, fault.hint) == ("the batches have no `y`", "they have x")
     assert "expected f32[N, 2]" in fault_of(lambda: loaded({"x": [1.0], "y": [1]})).message
+
+
+DIGITS = {"image": Declared(F32, ("N", 1, 8, 8)), "label": Declared(F32, ("N", 10))}
+
+
+def test_crops_may_make_the_declared_size():
+    data = open_dataset(Source(source="digits", size=(12, 12)))
+    chain = fitted([Step("crop", {"size": 8, "pad": 0}), Step("zscore", {})], data.train)
+    for part, change in ((data.train, chain), (data.held_out, chain.evaluating)):
+        batch = next(Loader(feed(part, DIGITS, change), 8, change=change).epoch(0))
+        assert batch["image"].shape == (8, 1, 8, 8)
+
+
+@pytest.mark.parametrize("balance", [None, "label"])
+def test_an_epoch_of_digits_taken_up_anywhere_goes_on_to_the_bit(balance):
+    settings = {"rotate": {"degrees": 10}, "cutout": {"size": 2}, "mixup": {"alpha": 0.3}}
+    steps = [Step(name, given) for name, given in settings.items()]
+
+    def opened():
+        fed = feed(open_dataset("digits").train, DIGITS)
+        return Loader(fed, 100, seed=9, balance=balance, change=fitted(steps, fed), drop_last=True)
+
+    whole = list(opened().epoch(4))
+    assert len(whole) == 14
+    for start in (3, 13):
+        for got, want in zip(opened().epoch(4, start), whole[start:], strict=True):
+            assert got["image"].tobytes() == want["image"].tobytes()
+            assert got["label"].tobytes() == want["label"].tobytes()

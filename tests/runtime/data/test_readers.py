@@ -10,7 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
-from tilth.runtime.data import Source, open_dataset
+from tilth.runtime.data import Source, is_examples, open_dataset
 
 RNG = np.random.default_rng(0)
 
@@ -374,18 +374,38 @@ def test_texts_that_are_too_short_or_not_text(tmp_path, fault_of):
 # ---------------------------------------------------------------- Python objects
 
 
+class Items:
+    """Items and a length, but no iterator, as PyTorch's sets are."""
+
+    def __init__(self, items):
+        self._items = items
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, number):
+        return self._items[number]
+
+
 def test_sequences_of_examples(fault_of):
     pairs = [(np.full((2, 2), i, np.float32), i % 3) for i in range(10)]
-    data = open_dataset(pairs).train
+    data = open_dataset(Items(pairs)).train
     batch = data.take(np.array([4, 1]))
     assert batch["x"][:, 0, 0].tolist() == [4, 1] and batch["y"].tolist() == [1, 1]
     assert data.column("y").tolist() == [i % 3 for i in range(10)]
-    tables = open_dataset([{"a": i, "b": [i, i]} for i in range(4)]).train
+    tables = open_dataset(Items([{"a": i, "b": [i, i]} for i in range(4)])).train
     assert everything(tables)["b"].tolist() == [[i, i] for i in range(4)]
-    assert data.fingerprint != open_dataset(pairs[:9]).train.fingerprint
-    assert fault_of(lambda: open_dataset([])).code == "E807"
-    fault = fault_of(lambda: open_dataset(["text"]))
+    assert data.fingerprint != open_dataset(Items(pairs[:9])).train.fingerprint
+    assert fault_of(lambda: open_dataset(Items([]))).code == "E807"
+    fault = fault_of(lambda: open_dataset(Items(["text"])))
     assert fault.message == "example 0 of the data is a str"
-    ragged = open_dataset([{"x": [1]}, {"x": [1, 2]}]).train
+    ragged = open_dataset(Items([{"x": [1]}, {"x": [1, 2]}])).train
     assert "others are (1,)" in fault_of(lambda: everything(ragged)).message
-    assert "a int is no data" in fault_of(lambda: open_dataset(3)).message
+
+
+def test_iterables_are_batches_and_no_sets(fault_of):
+    for what in ([{"x": [1]}], iter([]), 3):
+        assert not is_examples(what)
+        assert "is not a set of examples" in fault_of(lambda w=what: open_dataset(w)).message
+    for what in ("digits", {"x": [1]}, Items([]), open_dataset("digits").train):
+        assert is_examples(what)

@@ -148,6 +148,42 @@ def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path, monkeypatch, place):
     same(read_checkpoint(tmp_path / "previous.safetensors"), checkpoint(1))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits of files are those of POSIX")
+def test_writes_that_the_system_refuses_cost_nothing_either(tmp_path):
+    """No file may grow beyond 64 KiB here, so real writes fail in the middle."""
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from tilth.runtime.faults import RuntimeFault\n"
+        "from tilth.runtime.train.checkpoints import Checkpoint, save_checkpoint\n"
+        "from tilth.runtime.train.logging import MetricsLog\n"
+        "def save(size):\n"
+        "    weights = {'w': np.full(size, size, np.float32)}\n"
+        "    save_checkpoint(sys.argv[1], Checkpoint(weights, {}, {'size': size}))\n"
+        "save(1000), save(2000)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "try:\n"
+        "    save(30000)\n"
+        "except RuntimeFault as fault:\n"
+        "    print(fault.code, fault.message)\n"
+        "try:\n"
+        "    with MetricsLog(sys.argv[1], ['loss']) as log:\n"
+        "        while True:\n"
+        "            log.write(1, 1, 'train', {'loss': 0.1})\n"
+        "except RuntimeFault as fault:\n"
+        "    print(fault.code, fault.message)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and done.stdout.splitlines() == [
+        f"E806 cannot write `{tmp_path}/next.safetensors`: file too large",
+        f"E806 cannot write `{tmp_path}/metrics.csv`: file too large",
+    ]
+    assert load_checkpoint(tmp_path).state == {"size": 2000}
+    assert read_checkpoint(tmp_path / "previous.safetensors").state == {"size": 1000}
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
     fault = fault_of(lambda: save_checkpoint(tmp_path / "file", checkpoint(1)))

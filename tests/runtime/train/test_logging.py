@@ -163,6 +163,16 @@ def test_rows_by_part(tmp_path):
     ]
 
 
+def test_new_metrics_get_columns(tmp_path):
+    with MetricsLog(tmp_path, ["loss"]) as log:
+        log.write(1, 1, "train", {"loss": 0.5})
+        log.write(1, 1, "validate", {"loss": 0.25, "accuracy": 0.75})
+        log.write(2, 2, "train", {"loss": 0.125, "lr": 0.1})
+    found = rows(tmp_path / "metrics.csv")
+    assert found[0] == {"step": "1", "epoch": "1", "part": "train", "loss": "0.5"}
+    assert found[1]["accuracy"] == "0.75" and found[2]["lr"] == "0.1"
+
+
 def test_a_resumed_log_drops_steps_that_are_made_again(tmp_path):
     with MetricsLog(tmp_path, ["loss"]) as log:
         for step in range(5):
