@@ -15,13 +15,14 @@ from .compiler.autodiff import expand_gradients
 from .compiler.cost import Cost, cost
 from .compiler.interpret import bind_sizes, interpret
 from .compiler.ir.dims import Dim, DimLike, UnboundSymbol, evaluate
-from .compiler.ir.graph import Graph, Node
+from .compiler.ir.graph import Graph
 from .compiler.ir.text import print_graph
 from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
 from .compiler.ops.base import OpError
 from .compiler.ops.initialise import initialise
 from .compiler.options import Options
 from .compiler.why import why
+from .inference import Questions
 from .proof import Proof, Report, prove, sizes_at
 from .runtime import machine
 from .runtime import weights as files
@@ -86,11 +87,6 @@ __all__ = [
 
 BATCH = "N"
 ENGINES = ("reference", "cpu")
-PLANNED = {
-    **dict.fromkeys(("site", "factor", "query"), "inference"),
-}
-"""Ops that a later part of Tilth expands, and that part."""
-
 Sizes = Mapping[str, "int | Sequence[int | str]"]
 """Sizes by symbol and shapes by input, where a text leaves a size open."""
 
@@ -141,7 +137,7 @@ def load(
 
 
 @dataclass(frozen=True)
-class Program:
+class Program(Questions):
     """A loaded spec.
 
     ``graph`` may hold open sizes such as the batch ``N``. ``sources`` are the texts that messages
@@ -258,6 +254,8 @@ class Program:
                 name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
                 found = self._fit(given, name, sizes, strict, note or (lambda line: None))
             params = found | self.initial_weights(seed, sizes, found.keys())
+            if self.graph.of_op("site", "factor"):
+                return self._answers(arrays, params, sizes, seed, engine, precision)
             if engine == "cpu":
                 from .compiled import CompiledProgram
 
@@ -335,13 +333,6 @@ class Program:
             _fail("E408", f"`{precision}` is not a float type", hint=f"one of {', '.join(FLOATS)}")
         if engine == "cpu" and precision not in (None, "f32"):
             _fail("E408", "the engine `cpu` computes in f32", hint="use `--engine reference`")
-        for _, node in _all_nodes(self.graph):
-            if node.op in PLANNED:
-                part = PLANNED[node.op]
-                message = f"running this model needs {part}, which this version does not have"
-                hint = "`tilth check` and `tilth inspect` work"
-                diagnostic = Diagnostic("E804", message, node.span, hint=hint)
-                raise SpecError([diagnostic], self.sources)
 
     def sizes_of(
         self, arrays: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray] | None = None
@@ -464,7 +455,7 @@ def located_faults(sources: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except OpError as fault:
-        diagnostic = Diagnostic(fault.code, fault.message, hint=fault.hint)
+        diagnostic = Diagnostic(fault.code, fault.message, fault.span, fault.found, hint=fault.hint)
         raise SpecError([diagnostic], sources) from fault
     except RuntimeFault as fault:
         found = "\n   ".join(fault.details)
@@ -558,13 +549,6 @@ def _generated_bytes(values: Mapping[str, str], declared: Mapping[str, Declared]
 
 def _fixed(kind: TensorType) -> tuple[int, ...]:
     return tuple(evaluate(dim, {}) for dim in kind.shape)
-
-
-def _all_nodes(graph: Graph) -> Iterator[tuple[int, Node]]:
-    for index, node in graph.nodes():
-        yield index, node
-        for region in node.regions:
-            yield from _all_nodes(region)
 
 
 def _fail(code: str, message: str, found: str = "", hint: str | None = None) -> NoReturn:

@@ -16,6 +16,8 @@ COMMANDS = {
     "check": "find every fault of a spec and prove the facts that it states",
     "inspect": "show a spec or its graph: table, text, drawing, page, JSON",
     "run": "run a model on inputs",
+    "query": "ask a probabilistic model about data",
+    "explain": "derive how a model's latent variables are summed out, and check it",
     "why": "say why two nodes were or were not fused",
     "compile": "write a spec as one readable Python file for this CPU",
     "plot": "draw the curves of training runs",

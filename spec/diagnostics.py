@@ -85,6 +85,10 @@ CODES |= {
     "E605": "the support of a variable is unknown",
     "E606": "a new value without its old one",
     "E607": "a parameter domain does not fit",
+    "E608": "a leaf that nothing observes",
+    "E609": "a random variable has no prior",
+    "E610": "exact inference is too large",
+    "E611": "an observation is outside the support",
     # E7xx: limits
     "E701": "the expansion does not end",
     "E702": "the expansion is too large",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ("compiled", "derivatives", "program", "proof", "specs", "zoo")
+PROGRAM = ("compiled", "derivatives", "inference", "program", "proof", "specs", "zoo")
 """Modules at the root: the public face."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

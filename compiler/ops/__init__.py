@@ -2,6 +2,7 @@
 
 from . import activations as activations
 from . import adjoints as adjoints
+from . import chain as chain
 from . import contract as contract
 from . import control as control
 from . import conv as conv
@@ -19,6 +20,7 @@ from . import metrics as metrics
 from . import mining_losses as mining_losses
 from . import movement as movement
 from . import norm as norm
+from . import outer_densities as outer_densities
 from . import pool as pool
 from . import random as random
 from . import reduce as reduce

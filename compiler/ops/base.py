@@ -16,7 +16,7 @@ import numpy as np
 
 from ..ir.dims import DimLike
 from ..ir.graph import Graph, Value
-from ..ir.types import Attrs, AttrValue, TensorType
+from ..ir.types import Attrs, AttrValue, Span, TensorType
 
 if TYPE_CHECKING:
     from .expr import Expr, Pullback
@@ -25,14 +25,20 @@ if TYPE_CHECKING:
 class OpError(Exception):
     """A fault in how an op is used; the elaborator adds the place.
 
-    ``code`` is a diagnostic code (``E1xx`` shapes and types, ``E4xx`` settings).
+    ``code`` is a diagnostic code (``E1xx`` shapes and types, ``E4xx`` settings). ``span`` is the
+    place of a fault that only shows after elaboration, ``found`` what is printed beside it.
     """
 
-    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, hint: str | None = None, span: Span | None = None,
+        found: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
+        self.span = span
+        self.found = found
 
 
 REQUIRED = object()

@@ -35,10 +35,11 @@ def initialise(
     rule and E101 for a shape that the rule cannot fill.
     """
     if not isinstance(rule, str) and rule[0] == VALUES:
-        return np.ascontiguousarray(np.broadcast_to(np.asarray(rule[1]), shape), DTYPES[dtype])
+        return np.array(np.broadcast_to(np.asarray(rule[1]), shape), DTYPES[dtype], order="C")
     found, numbers = check_rule(rule)
     values = found.fill(generator(seed, path), tuple(shape), *numbers)
-    return np.ascontiguousarray(values, DTYPES[dtype])
+    # ascontiguousarray would turn a single number into [1].
+    return np.array(values, DTYPES[dtype], order="C")
 
 
 def generator(seed: int, path: str) -> np.random.Generator:
@@ -155,6 +156,11 @@ def _identity(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return values
 
 
+def _eye(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    _fans("eye", shape[-2:])
+    return np.broadcast_to(np.eye(shape[-2], shape[-1]), shape)
+
+
 def _uniform_simplex(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return np.full(shape, 1 / _categories("uniform_simplex", shape))
 
@@ -214,6 +220,7 @@ RULES: dict[str, Rule] = {
         _orthogonal, (0, 1), "orthogonal(gain): orthonormal rows or columns. Saxe et al., 2014."
     ),
     "identity": Rule(_identity, (0, 0), "identity: passes channel i on to channel i"),
+    "eye": Rule(_eye, (0, 0), "eye: the identity matrix in the last two axes"),
     "multi_branch": Rule(
         _multi_branch,
         (2, 3),

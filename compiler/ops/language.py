@@ -111,12 +111,15 @@ define(
         (Operand("operands", variadic=True),),
         _energy,
         None,
-        "A statement x ~ distribution: the parameters, then the value when it is observed. "
+        "A statement x ~ distribution: the parameters, then the value when it is `observed` (an "
+        "`input` or a `param`), then its condition when it is `conditional`, then tables. "
         "`axes` names the axes that lead each operand: indices of the statement and values of "
-        "latent variables such as z[t-1]; the result is the log density it adds.",
+        "latent variables such as z[t-1]. `latents` says for each of those axes which variable it "
+        "is and where: at an index with a shift, at a number, or at what an operand's table holds; "
+        "`at` says the same of the target. The result is the log density it adds.",
         attrs=(
-            *("variable", "dist", "form", "target", "axes"),
-            *("domain", "support", "observed", "dtype"),
+            *("variable", "dist", "form", "target", "axes", "latents", "at"),
+            *("domain", "support", "observed", "conditional", "dtype"),
         ),
         why_no_reference=INFERENCE,
     )
@@ -127,10 +130,9 @@ define(
         (Operand("operands", variadic=True),),
         _energy,
         None,
-        "An energy term, then the condition under which it counts; `axes` as in site. `rows` names "
-        "the last operands: indices that `for (i, j) in table` takes from a table, column by "
-        "column. The result is the energy it adds.",
-        attrs=("axes", "domain", "rows", "dtype"),
+        "An energy term, then the condition under which it counts, then tables; attributes as in "
+        "site. The result is the energy it adds.",
+        attrs=("axes", "latents", "domain", "conditional", "dtype"),
         why_no_reference=INFERENCE,
     )
 )

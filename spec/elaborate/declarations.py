@@ -30,7 +30,7 @@ DOMAINS: dict[str, tuple[Any, ...]] = {
     "unit": ("constant", 0.5),
     "simplex": ("random_simplex",),
     "symmetric": ("zeros",),
-    "posdef": ("identity",),
+    "posdef": ("eye",),
 }
 """Domains of parameters, each with the initialiser it has unless one is given."""
 

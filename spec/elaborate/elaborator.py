@@ -37,6 +37,7 @@ class Elaborator:
         self.open_sizes: dict[str, str] = {}
         self.using: list[str] = []
         self.supports: dict[str, Any] = {}
+        self.asked_supports: set[str] = set()
         self.batch: DimLike = symbol(BATCH)
         self._batches = {inner: Axis(BATCH, self.batch, kind="batch", number=0, inner=inner)
                          for inner in (False, True)}  # fmt: skip

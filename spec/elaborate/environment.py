@@ -30,7 +30,7 @@ class Env:
     bound: Mapping[str, Any] = field(default_factory=dict)
     input: Any = None
     guard: Tensor | None = None
-    latent: dict[tuple[str, str], Axis] | None = None
+    latent: dict[tuple[str, Any], Axis] | None = None
     depth: int = 0
 
     def bind(self, names: Mapping[str, Any]) -> Env:

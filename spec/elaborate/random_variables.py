@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...compiler.ir.dims import Dim, DimLike
 from ...compiler.ir.graph import Value
-from ...compiler.ir.types import FLOATS, Span
+from ...compiler.ir.types import FLOATS, INTEGERS, Span
 from .. import syntax as s
 from . import tensors as t
 from .distributions import need_distribution, parameter_tensors, parts_of
@@ -20,7 +20,7 @@ from .domains import bind_clause, declared_domain
 from .environment import Env
 from .equations import bind_targets, shifted_name
 from .errors import ElaborationError, Poisoned, fail
-from .expressions import evaluate, evaluate_value, value_of
+from .expressions import evaluate, evaluate_value, value_of, whole
 from .ranges import infer_range
 from .values import (
     Axis,
@@ -32,6 +32,11 @@ from .values import (
 
 if TYPE_CHECKING:
     from .scope import Scope
+
+
+Place = tuple[Any, ...]
+"""An index of a latent variable: ``("index", "t", -1)``, ``("at", 3)`` or ``("table", tensor)``;
+in a node's attributes the number of the operand that holds the table stands for it."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,32 @@ def latent_index(base: RandomVariable, node: s.Subscript, items: Sequence[Any], 
     if env.latent is None:
         fail("E604", f"`{base.name}` is a latent variable", node.span,
              hint=f"ask for it: `marginals({base.name})`, `map({base.name})`")  # fmt: skip
-    text = ", ".join(text_of(item) for item in node.items)
-    key = (base.name, text)
+    places = tuple(_place(item, env, node.span) for item in items)
+    key = (base.name, places)
     if key not in env.latent:
         support = support_of(base.name, env, node.span)
         if support.size is None:
             fail("E605", f"`{base.name}` has no finite support", node.span,
                  hint="a continuous latent variable is used as a whole")  # fmt: skip
-        env.latent[key] = Axis(f"{base.name}[{text}]", support.size, kind="latent")
+        text = f"{base.name}[{', '.join(text_of(item) for item in node.items)}]"
+        # One definition used twice may write two values alike.
+        twins = sum(axis.name.split(" ")[0] == text for axis in env.latent.values())
+        name = f"{text} ({twins})" if twins else text
+        env.latent[key] = Axis(name, support.size, kind="latent")
     return LabelIndex(env.latent[key])
+
+
+def _place(item: Any, env: Env, span: Span) -> Place:
+    """Where an index of a latent variable points: see :data:`Place`."""
+    if isinstance(item, LabelIndex) and item.axis.kind != "latent":
+        return ("index", item.axis.name, item.offset)
+    value = value_of(item, env, span)
+    if isinstance(value, Tensor):
+        if value.dtype not in INTEGERS or any(axis.kind == "latent" for axis in value.labels):
+            fail("E605", "which variable is meant must not depend on another one", span,
+                 hint="its index is a number, an index or a table of numbers")  # fmt: skip
+        return ("table", value)
+    return ("at", whole(value, span, "an index"))
 
 
 def need_finite(name: str, env: Env, span: Span) -> None:
@@ -76,7 +98,7 @@ def scalar_value(base: RandomVariable, env: Env, span: Span) -> Any:
     if env.latent is None:
         fail("E604", f"`{base.name}` is a latent variable", span,
              hint=f"ask for it: `marginals({base.name})`, `E{{{base.name}}} ...`")  # fmt: skip
-    key = (base.name, "")
+    key = (base.name, ())
     if key not in env.latent:
         support = support_of(base.name, env, span)
         size = support.size if support.size is not None else 1
@@ -106,10 +128,27 @@ def support_of(name: str, env: Env, span: Span) -> Support:
         found = env.scope.find(name)
         if found is None or name not in found[0].draws:
             fail("E604", f"`{name}` is not a random variable", span)
-        owner = found[0]
-        row = owner.draws[name][0]
-        cache[name] = _support(owner, row, name)
+        if name in env.elab.asked_supports:
+            fail("E609", f"`{name}` is drawn from its own earlier value only", span,
+                 hint=f"say how it begins, such as `{name}[0] ~ ...`")  # fmt: skip
+        env.elab.asked_supports.add(name)
+        try:
+            cache[name] = _first_support(found[0], name)
+        finally:
+            env.elab.asked_supports.discard(name)
     return cache[name]
+
+
+def _first_support(owner: Scope, name: str) -> Support:
+    """The support by the first statement that tells it without asking for it."""
+    rows = owner.draws[name]
+    for row in rows[:-1]:
+        try:
+            return _support(owner, row, name)
+        except ElaborationError as fault:
+            if fault.diagnostic.code != "E609":
+                raise
+    return _support(owner, rows[-1], name)
 
 
 def _support(owner: Scope, row: s.Draw, name: str) -> Support:
@@ -250,12 +289,16 @@ def _site(scope: Scope, row: s.Draw) -> tuple[str, Value]:
             point = t.cast(env, point, wide, target.span)
         operands.append((point, point.labels))
     label = text_of(s.Subscript(s.Name(target.name), tuple(items))) if items else target.name
-    operands += _condition(row.clause, env)
+    at = tuple(_place(evaluate(item, env), env, target.span) for item in items)
+    condition = _condition(row.clause, env)
+    operands += condition
+    latents, at = _latents(env, operands, at)
     attrs = {
         "variable": target.name, "dist": name, "form": form, "target": label,
         "axes": tuple(tuple(axis.name for axis in labels) for _, labels in operands),
         "domain": _domain(axes), "support": _size(target.name, env, row.span),
-        "observed": observed, "dtype": env.elab.float_dtype,
+        "observed": entry.kind if observed else "", "dtype": env.elab.float_dtype,
+        "latents": latents, "at": at, "conditional": bool(condition),
     }  # fmt: skip
     values = [t.local(env, x) for x, _ in operands]
     made = env.builder.emit("site", values, attrs, row.span, label)
@@ -295,19 +338,48 @@ def _factor(scope: Scope, row: s.Factor, place: int) -> tuple[str, Value]:
         env = env.bind(bound)
     value = evaluate_value(row.energy, env)
     tensor = t.as_tensor(env, value, row.span)
-    operands = [(tensor, tensor.labels), *_condition(row.clause, env)]
-    columns = {key: column for key, column in bound.items() if isinstance(column, Tensor)}
-    operands += [(column, column.labels) for column in columns.values()]
+    condition = _condition(row.clause, env)
+    operands = [(tensor, tensor.labels), *condition]
+    columns = [column for column in bound.values() if isinstance(column, Tensor)]
     axes = {key: index.axis for key, index in bound.items() if isinstance(index, LabelIndex)}
-    axes |= {axis.name: axis for column in columns.values() for axis in column.labels}
+    axes |= {axis.name: axis for column in columns for axis in column.labels}
+    latents, _ = _latents(env, operands, ())
     attrs = {
         "axes": tuple(tuple(axis.name for axis in labels) for _, labels in operands),
-        "domain": _domain(axes), "rows": tuple(columns), "dtype": env.elab.float_dtype,
+        "domain": _domain(axes), "dtype": env.elab.float_dtype,
+        "latents": latents, "conditional": bool(condition),
     }  # fmt: skip
     values = [t.local(env, t.cast(env, operands[0][0], env.elab.float_dtype, row.span))]
     values += [t.local(env, x) for x, _ in operands[1:]]
     made = env.builder.emit("factor", values, attrs, row.span, f"factor{place}")
     return f"factor {place}", made
+
+
+def _latents(
+    env: Env, operands: list[tuple[Tensor, tuple[Axis, ...]]], at: tuple[Place, ...]
+) -> tuple[tuple[Any, ...], tuple[Place, ...]]:
+    """The latent values of a statement as ``(axis, variable, places)``, and the target's places.
+
+    Tables that point at variables become operands, and their numbers stand in the places.
+    """
+    tables: dict[Any, int] = {}
+
+    def numbered(places: tuple[Place, ...]) -> tuple[Place, ...]:
+        found = []
+        for place in places:
+            if place[0] == "table":
+                tensor = place[1]
+                if tensor.value not in tables:
+                    tables[tensor.value] = len(operands)
+                    operands.append((tensor, tensor.labels))
+                place = ("table", tables[tensor.value])
+            found.append(place)
+        return tuple(found)
+
+    rows = tuple(
+        (axis.name, name, numbered(places)) for (name, places), axis in (env.latent or {}).items()
+    )
+    return rows, numbered(at)
 
 
 def _free_indices(node: Any, env: Env) -> set[str]:

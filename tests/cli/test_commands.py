@@ -137,12 +137,10 @@ def test_run_says_what_is_wrong(specs, tilth, words, said):
     assert said in done.err
 
 
-def test_run_refuses_what_needs_inference(specs, tilth):
-    done = tilth("run", "chain.yaml", "--input", "y=random")
-    assert done.code == 1
-    assert "chain.yaml:9:3: error[E804]: running this model needs inference" in done.err
-    found = tilth("run", "chain.yaml", "--json").json
-    assert [fault["code"] for fault in found["diagnostics"]] == ["E804"]
+def test_run_answers_the_questions_of_a_model(specs, tilth):
+    done = tilth("run", "chain.yaml", "--input", "y=random", "--shape", "T=5")
+    assert done.code == 0
+    assert "log p" not in done.out
 
 
 def test_run_usage_faults(specs, tilth):

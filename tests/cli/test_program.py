@@ -5,8 +5,7 @@ import pytest
 import tilth
 from safetensors.numpy import save_file
 from tilth import zoo
-from tilth.compiler.ops.base import OPS
-from tilth.program import PLANNED, find_spec, load
+from tilth.program import find_spec, load
 
 
 def codes(caught):
@@ -120,14 +119,9 @@ def test_inputs_that_do_not_fit_are_E802(specs):
 
 
 def test_what_later_parts_do_is_E804(specs):
-    for run in (
-        lambda: load("chain.yaml").run({"y": np.zeros((4, 1))}),
-        lambda: load("tiny.yaml").run({"image": np.zeros((1, 3, 8, 8))}, engine="quantum"),
-    ):
-        with pytest.raises(tilth.SpecError) as caught:
-            run()
-        assert codes(caught) == ["E804"]
-    assert OPS.keys() >= PLANNED.keys()
+    with pytest.raises(tilth.SpecError) as caught:
+        load("tiny.yaml").run({"image": np.zeros((1, 3, 8, 8))}, engine="quantum")
+    assert codes(caught) == ["E804"]
 
 
 def test_a_run_beyond_memory_is_refused_before_it_starts(specs):

@@ -181,7 +181,10 @@ def test_neighbours_of_a_grid():
     np.testing.assert_allclose(arranged(unary[0], "i", "x[i]"), np.outer(field, spins))
     np.testing.assert_allclose(arranged(pair[0], "x[i]", "x[j]"), 0.7 * np.outer(spins, spins))
     node = graph.of_op("factor")[1][1]
-    assert node.attrs["rows"] == ("i", "j")
+    assert [row[1:] for row in node.attrs["latents"]] == [
+        ("x", (("table", 1),)),
+        ("x", (("table", 2),)),
+    ]
     edges = set(zip(pair[1][1].tolist(), pair[2][1].tolist(), strict=True))
     number = np.arange(12).reshape(3, 4)
     across = zip(number[:, :-1].ravel().tolist(), number[:, 1:].ravel().tolist(), strict=True)

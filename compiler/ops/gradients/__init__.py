@@ -7,6 +7,7 @@ that equal elements keep their order; ``clamp`` passes gradients at its bounds.
 """
 
 from . import activations as activations
+from . import chain as chain
 from . import contract as contract
 from . import conv as conv
 from . import elementwise as elementwise

@@ -418,3 +418,6 @@ CASES += [
     case("dice", unit(3, 4), unit(3, 4), smooth=0.5),
     case("jaccard", unit(3, 4), unit(3, 4), smooth=0.0),
 ]
+
+for _transition in ((1, 3, 3), (4, 3, 3)):
+    CASES.append(case("chain", real(3), real(*_transition), real(2, 4, 3), mode="sum", path=""))

@@ -97,7 +97,11 @@ def test_gradient_is_the_slope(case):
         agree(gradient, central(probe.value, probe.arrays, place))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+ONCE = {"chain"}
+"""Ops whose gradient has no gradient: marginals of a chain would need second moments."""
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.op not in ONCE], ids=lambda c: c.name)
 def test_gradient_of_the_gradient_is_its_slope(case):
     probe = Probe(case)
     writer = Writer(probe.graph)
@@ -147,6 +151,7 @@ LATER = {
     *("center_loss", "contrastive", "hard_negative", "ohem", "repulsion_box", "repulsion_gt"),
     *("triplet", "triplet_margin", "cholesky", "det", "eigh", "inverse", "logdet", "qr", "solve"),
     *("svd", "trace", "triangular_solve", "entropy", "kl", "log_prob", "pmf", "sample"),
+    "log_densities",
 }
 
 

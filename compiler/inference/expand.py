@@ -1,0 +1,83 @@
+"""The pass that answers: questions in a graph become tensor ops, and the statements go.
+
+query(site, site, site) {ask="marginals"}   ->   log, log_densities, chain, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from ..interpret import interpret
+from ..ir.graph import Graph, Value
+from ..ops.base import OpError
+from .answers import Answers
+from .statements import ModelFault
+
+EXACT = ("marginals", "map", "loglik", "logp", "entropy", "sample")
+APPROXIMATE = ("meanfield", "bp", "gibbs")
+
+
+def expand(graph: Graph, missing: Collection[str] = ()) -> Graph:
+    """A copy of the graph in which every query is answered by tensor ops.
+
+    Parameters
+    ----------
+    missing
+        Inputs some of whose values are not there: nan, or ``potentials.MISSING``.
+
+    Raises
+    ------
+    ModelFault
+        For a model that exact inference cannot answer; it carries the place.
+    """
+    twin = graph.copy()
+    queries = twin.of_op("query")
+    if not twin.of_op("site", "factor"):
+        return twin
+    answers = Answers(twin, lambda value: constant_value(twin, value), missing)
+    statements = {s.node for s in answers.statements}
+    for index, node in queries:
+        answer = _answer(twin, index, answers)
+        made = answers.emitter.reshape(answer, node.type.shape)
+        if twin.type_of(made).dtype != node.type.dtype:
+            made = answers.emitter.emit("cast", [made], dtype=node.type.dtype)
+        twin.replace_uses(Value(index), made)
+    twin.outputs = [(name, v) for name, v in twin.outputs if v.node not in statements]
+    twin.prune()
+    return twin
+
+
+def _answer(graph: Graph, index: int, answers: Answers) -> Value:
+    node = graph.node(index)
+    ask, name = str(node.attrs["ask"]), str(node.attrs["variable"])
+    answers.emitter.span, answers.emitter.label = node.span, node.name
+    if ask in APPROXIMATE:
+        raise ModelFault("E804", f"`{ask}` needs approximate inference", node.span,
+                         hint="`marginals`, `map` and `loglik` are exact")  # fmt: skip
+    if ask == "loglik":
+        return answers.loglik.value
+    if ask == "marginals":
+        return answers.marginals(name).value
+    if ask == "map":
+        return answers.best(name).value
+    assert ask == "logp"
+    label = graph.operands(index)[-1]
+    given = Answers(graph, answers.constant, answers.missing, {name: label})
+    parts = [given.loglik.value, answers.loglik.value]
+    return answers.emitter.emit("sub", parts)
+
+
+def constant_value(graph: Graph, value: Value) -> np.ndarray | None:
+    """The array behind a value that depends on no input and no weight."""
+    twin = graph.copy()
+    twin.outputs = [("it", value)]
+    twin.inputs = []
+    twin.prune()
+    if twin.of_op("input", "param") or twin.symbols:
+        return None
+    try:
+        return interpret(twin, {}, {})["it"]
+    except OpError:
+        return None

@@ -1,0 +1,153 @@
+"""``tilth query`` and ``tilth explain``, and what they say of bad models, weights and data."""
+
+import json
+
+import numpy as np
+import pytest
+import tilth
+from tilth.program import load
+
+HEAD = "tilth: 1\nname: m\nmodel: |\n"
+HMM = """
+input y : f64[T]
+param pi : simplex[2]
+param A : simplex[2, 2]
+param mu : real[2]
+z[0] ~ categorical(pi)
+z[t] ~ categorical(A[z[t-1]]) for t in 1..T
+y[t] ~ normal(mu[z[t]], 1) for t in 0..T
+"""
+COUNTS = """
+input n : i32[M]
+param rate : positive[2]
+c[i] ~ categorical([0.5, 0.5]) for i in 0..M
+n[i] ~ poisson(rate[c[i]]) for i in 0..M
+"""
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def make(text):
+        body = "".join(f"  {line}\n" for line in text.strip().splitlines())
+        (tmp_path / "m.yaml").write_text(HEAD + body)
+        return load("m.yaml")
+
+    return make
+
+
+def refusal(run):
+    with pytest.raises(tilth.SpecError) as caught:
+        run()
+    assert len(caught.value.diagnostics) == 1
+    return str(caught.value)
+
+
+def test_query_prints_and_saves(model, tilth, tmp_path):
+    program = model(HMM)
+    y = np.array([0.1, np.nan, 2.0])
+    np.save(tmp_path / "y.npy", y)
+    done = tilth("query", "m.yaml", "--data", "y=y.npy", "--output", "o.npz")
+    assert done.code == 0 and done.out.startswith("loglik")
+    with np.load(tmp_path / "o.npz") as saved:
+        assert saved["marginals(z)"].shape == (3, 2)
+    done = tilth("query", "m.yaml", "--data", "y=y.npy", "--ask", "map(z)", "--json")
+    assert len(json.loads(done.out)["answers"]["map(z)"]) == 3
+    assert list(program.query({"y": y}, ["entropy"])) == ["entropy"]
+
+
+def test_a_missing_observation_is_as_if_it_were_not_there(model):
+    program = model(HMM)
+    weights = {"pi": [0.3, 0.7], "A": [[0.9, 0.1], [0.2, 0.8]], "mu": [0.0, 2.0]}
+    y = np.array([0.1, np.nan, 2.0])
+    found = program.query({"y": y}, ["loglik"], weights)["loglik"]
+    a, pi = np.array(weights["A"]), np.array(weights["pi"])
+    density = lambda v: np.exp(-0.5 * (v - np.array([0.0, 2.0])) ** 2) / np.sqrt(2 * np.pi)  # noqa: E731
+    assert found == pytest.approx(np.log((pi * density(0.1)) @ a @ a @ density(2.0)), abs=1e-12)
+    rate = {"rate": [1.0, 3.0]}
+    counts = model(COUNTS)
+    some = counts.query({"n": [2, np.nan, 4]}, ["loglik"], rate)["loglik"]
+    assert some == pytest.approx(counts.query({"n": [2, 4]}, ["loglik"], rate)["loglik"])
+
+
+def test_rows_that_do_not_sum_to_1(model):
+    weights = {"pi": [0.5, 0.5], "A": [[0.5, 0.5], [0.5, 0.4]], "mu": [0.0, 1.0]}
+    text = refusal(lambda: model(HMM).query({"y": [0.0]}, weights=weights))
+    assert "m.yaml:6:3: error[E603]: weight `A` is not a simplex" in text
+    assert "row 1 sums to 0.9, 0.1 too little" in text
+
+
+def test_weights_outside_of_their_domain(model):
+    text = refusal(lambda: model(COUNTS).query({"n": [0]}, weights={"rate": [1.0, -2.0]}))
+    assert "error[E607]: weight `rate` is not a positive" in text
+    assert "[1] is -2, not above 0" in text
+
+
+def test_an_observation_outside_of_the_support(model):
+    text = refusal(lambda: model(COUNTS).query({"n": [3, 0, -2]}))
+    assert "m.yaml:7:3: error[E611]: `n` has a value that poisson cannot give" in text
+    assert "n[2] is -2; it takes whole numbers from 0" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("input x : f64[M]\nz[n] ~ categorical([0.5, 0.5]) for n in 0..M\n"
+         "y[n] ~ normal(z[n], 1) for n in 0..M", "E608", "`y` is a leaf that nothing observes"),
+        ("input y : f64[T]\nparam A : simplex[2, 2]\nz[0] ~ categorical([0.5, 0.5])\n"
+         "z[t] ~ categorical(A[z[t-1]]) for t in 2..T\ny[t] ~ normal(z[t], 1) for t in 2..T",
+         "E609", "`z[1]` has no prior"),
+        ("index i, j : grid(40, 40)\nx[i] ~ labels(2) for i in grid\n"
+         "factor (2*x[i] - 1) * (2*x[j] - 1) for (i, j) in neighbours(grid)",
+         "E610", "exact inference would need a table of"),
+        ("input w : f64[M, L]\nx[i] ~ labels(2) for i in 0..M\ny[j] ~ labels(2) for j in 0..L\n"
+         "factor w[i, j] * x[i] * y[j] for i in 0..M, j in 0..L",
+         "E610", "`x` and `y` meet in every pair"),
+        ("input y : f64[T]\nm ~ normal(0, 1)\ny[t] ~ normal(m, 1) for t in 0..T",
+         "E605", "`m` is a continuous latent variable"),
+    ],
+)  # fmt: skip
+def test_models_that_cannot_be_answered(model, text, code, said):
+    program = model(text)
+    sizes = {"M": 3, "L": 3, "T": 3}
+    data = {
+        name: np.zeros([sizes[str(d)] for d in kind.shape]) for name, kind in program.inputs.items()
+    }
+    message = refusal(lambda: program.query(data, ["loglik"]))
+    assert f"error[{code}]" in message and said in message
+    assert "m.yaml:" in message
+
+
+def test_a_part_that_is_missing(model):
+    program = model("""
+input x : f64[M, 2]
+param mu : real[2, 2]
+c[n] ~ categorical([0.5, 0.5]) for n in 0..M
+x[n] ~ mvnormal(mu[c[n]], [[1.0, 0.0], [0.0, 1.0]]) for n in 0..M
+""")  # fmt: skip
+    x = np.zeros((3, 2))
+    x[1, 0] = np.nan
+    assert "x[1]" in refusal(lambda: program.query({"x": x}))
+    x[1] = np.nan
+    program.query({"x": x})
+
+
+@pytest.mark.parametrize("name", ["hmm", "gmm", "naive_bayes", "linear_chain_crf"])
+def test_explain_proves_itself(tilth, name):
+    done = tilth("explain", name)
+    assert done.code == 0
+    assert "agrees with enumeration" in done.out
+
+
+def test_explain_shows_the_recursion(model, tilth):
+    model(HMM)
+    out = tilth("explain", "m.yaml").out
+    assert "a_t(z) = p(y[t] | z[t]) * sum_{z'} a_{t-1}(z') * p(z[t] | z[t-1])" in out
+    assert "cost 4*T operations" in out
+
+
+def test_a_wrong_question(model):
+    program = model(HMM)
+    assert "one of loglik" in refusal(lambda: program.query({"y": [0.0]}, ["likelihood"]))
+    assert "there is z" in refusal(lambda: program.query({"y": [0.0]}, ["map(q)"]))
