@@ -69,6 +69,7 @@ class CompiledProgram:
     threads: int | None = None
     precise: bool = False
     _modules: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict, repr=False)
+    _known: dict[Any, dict[str, int]] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __call__(self, **inputs: Any) -> Any:
@@ -80,7 +81,19 @@ class CompiledProgram:
         """Run on arrays by input name; outputs by name."""
         with located_faults(self.program.sources):
             arrays = {name: np.asarray(array) for name, array in inputs.items()}
-            return self.module(self.program.sizes_of(arrays, self.weights)).run(arrays)
+            return self.module(self._sizes_of(arrays)).run(arrays)
+
+    def _sizes_of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """The open sizes; worked out once for each set of shapes, since it takes milliseconds."""
+        shapes = tuple((name, array.shape) for name, array in arrays.items())
+        sizes = self._known.get(shapes)
+        if sizes is None:
+            sizes = self.program.sizes_of(arrays, self.weights)
+            with self._lock:
+                if len(self._known) >= KEPT:
+                    self._known.clear()
+                self._known[shapes] = sizes
+        return sizes
 
     def module(self, sizes: Mapping[str, int]) -> Any:
         """The module for these sizes, compiled on first use."""
