@@ -7,6 +7,9 @@ first stages the input rows it needs in scratch, which then stay in cache for al
 Inputs are read through a table of chunks: chunk ``t`` is ``length`` consecutive floats at byte
 offset ``table[t]`` from a pixel, so taps, dilation and channel maps are data. Chunks from
 ``full_chunks`` on are ``tail`` long: the last block's, whose other lanes are unspecified.
+
+No hardware prefetcher follows these reads: the input is fetched two chunks ahead, and the next
+panel's weights a piece with each channel, so that they have come by the time they are needed.
 """
 
 from __future__ import annotations
@@ -162,8 +165,12 @@ class ConvKernel:
             "    first_panel = group * panels_per_task",
             "    last_panel = min(first_panel + panels_per_task, panels)",
             f"    tiles = (columns + {self.pixels - 1}) // {self.pixels}",
+            "    depth = full_chunks * length + (chunks - full_chunks) * tail",
             "    for panel in range(first_panel, last_panel):",
             "        shifted = source + (panel // group_panels) * group_bytes",
+            "        following = w + (panel + 1) * panel_bytes",
+            "        steps = (last_row - first_row) * tiles * depth",
+            "        stride = panel_bytes // steps",
             *[line[4:] for line in bias],
             "        for line in range(first_row, last_row):",
             *self._line(),
@@ -172,10 +179,22 @@ class ConvKernel:
             f"                xb = base + column * {self.step}",
             "                wp = w + panel * panel_bytes",
             *tile.set_to(*tile_args, "i", 16),
+            f"                xn = base + min(column + {self.pixels}, "
+            f"columns - {self.pixels}) * {self.step}",
             "                for t in range(chunks):",
             "                    xp = xb + load_i64(table + 8 * t)",
+            "                    if length > 1:",
+            "                        at = xb",
+            "                        ahead = t + 2",
+            "                        if ahead >= chunks:",
+            "                            at = xn",
+            "                            ahead = min(ahead - chunks, t)",
+            "                        at += load_i64(table + 8 * ahead)",
+            *[f"                        prefetch_l1(at + {p * self.step})"
+              for p in range(self.pixels)],
             "                    count = length if t < full_chunks else tail",
-            *tile.multiply(*tile_args, str(self.step), 20, "count"),
+            *tile.multiply(*tile_args, str(self.step), 20, "count",
+                           ["prefetch_l2(following)", "following += stride"]),
             f"                place = target + panel * {self.blocks} * y_block",
             "                place += (start + column) * 64",
             *self._epilogue(),

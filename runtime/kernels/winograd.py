@@ -54,8 +54,8 @@ def pack(weight: np.ndarray, blocks: int) -> np.ndarray:
 
 def scratch_bytes(band_tiles: int, blocks_in: int, blocks: int) -> int:
     """Scratch of one slot: transformed inputs, products of one panel, two tiles to work in."""
-    per_tile = POSITIONS * tile.BLOCK * 4
-    return per_tile * (band_tiles * (blocks_in + blocks) + 2)
+    lines = (band_tiles * blocks_in | 1) + (band_tiles * blocks | 1) + 2
+    return POSITIONS * tile.BLOCK * 4 * lines
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,15 @@ class WinogradKernel:
             "    image_tiles = tiles_down * tiles_across",
             "    inputs = scratch + slot * scratch_slot",
             f"    block_bytes = band_tiles * {per_tile}",
-            "    position = blocks_in * block_bytes",
+            # An odd number of cache lines, or the 36 positions of a tile fall on a few cache sets.
+            "    position = (blocks_in * band_tiles | 1) * 64",
             f"    products = inputs + {POSITIONS} * position",
-            f"    product_position = {self.blocks} * block_bytes",
+            f"    product_position = ({self.blocks} * band_tiles | 1) * 64",
             f"    work = products + {POSITIONS} * product_position",
             f"    patch = work + {POSITIONS * per_tile}",
+            "    first_image = first_tile // image_tiles",
+            "    first_across = first_tile % tiles_across",
+            "    first_down = first_tile // tiles_across % tiles_down",
         ]
 
     def _transform_inputs(self) -> list[str]:
@@ -193,14 +197,12 @@ class WinogradKernel:
             for v in range(self._parts)
         ]
         return [
-            "    for number in range(count):",
-            "        index = first_tile + number",
-            "        image = index // image_tiles",
-            "        index = index - image * image_tiles",
-            "        top = (index // tiles_across) * 4 - pad_top",
-            "        left = (index % tiles_across) * 4 - pad_left",
-            "        inside = top >= 0 and left >= 0 and top + 6 <= height and left + 6 <= width",
-            "        for block in range(blocks_in):",
+            "    for block in range(blocks_in):",
+            *_first_tile(8),
+            "        for number in range(count):",
+            "            top = down * 4 - pad_top",
+            "            left = across * 4 - pad_left",
+            "            inside = top >= 0 and left >= 0 and top + 6 <= height and left + 6 <= width",
             "            plane = x + image * x_image + block * x_block",
             "            goal = inputs + block * block_bytes + number * 64",
             "            if inside:",
@@ -217,6 +219,7 @@ class WinogradKernel:
             *[f"    {line}" for line in copy],
             "                        to += 64",
             "                transform_input(patch, 384, work, goal, position)",
+            *_next_tile(12),
         ]
 
     def _products(self) -> list[str]:
@@ -237,6 +240,9 @@ class WinogradKernel:
             "    for panel in range(first_panel, last_panel):",
             f"        for spot in range({POSITIONS}):",
             f"            wb = w + panel * panel_bytes + spot * depth * {self.blocks * 64}",
+            # The next position's weights are fetched meanwhile, a piece with each step.
+            f"            following = wb + depth * {self.blocks * 64}",
+            f"            stride = max({self.blocks * 64} // groups, 1)",
             "            for number in range(groups):",
             f"                first = max(min(number * {self.pixels}, count - {self.pixels}), 0)",
             "                xb = inputs + spot * position + first * 64",
@@ -246,7 +252,8 @@ class WinogradKernel:
             "                for block in range(blocks_in):",
             "                    xp = xb + block * block_bytes",
             "                    lanes = 16 if block < blocks_in - 1 else tail",
-            *tile.multiply(*args, "64", 20, "lanes"),
+            *tile.multiply(*args, "64", 20, "lanes",
+                           ["prefetch_l2(following)", "following += stride"]),
             "                goal = products + spot * product_position + first * 64",
             *stores,
             *self._write_back(),
@@ -262,14 +269,12 @@ class WinogradKernel:
             lane = v * self.width * 4
             rows.append(f"                bias{v} = load(bias + out * 64 + {lane})")
         rows += [
+            *_first_tile(16),
             "                for number in range(count):",
             "                    at = products + k * block_bytes + number * 64",
             "                    transform_output(at, product_position, work, patch)",
-            "                    index = first_tile + number",
-            "                    image = index // image_tiles",
-            "                    index = index - image * image_tiles",
-            "                    top = (index // tiles_across) * 4",
-            "                    left = (index % tiles_across) * 4",
+            "                    top = down * 4",
+            "                    left = across * 4",
             "                    plane = image * y_image + out * y_block",
             "                    bottom = min(top + 4, rows)",
             "                    right = min(left + 4, columns)",
@@ -287,4 +292,22 @@ class WinogradKernel:
                 f"                            store(y + to + {lane}, vmin(vmax(value, low), high))",
             ]
         rows += ["                            at += 64", "                            to += 64"]
-        return rows
+        return rows + _next_tile(20)
+
+
+def _first_tile(indent: int) -> list[str]:
+    names = ("image", "down", "across")
+    return [" " * indent + f"{name} = first_{name}" for name in names]
+
+
+def _next_tile(indent: int) -> list[str]:
+    rows = [
+        "across += 1",
+        "if across == tiles_across:",
+        "    across = 0",
+        "    down += 1",
+        "    if down == tiles_down:",
+        "        down = 0",
+        "        image += 1",
+    ]
+    return [" " * indent + row for row in rows]
