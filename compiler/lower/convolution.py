@@ -56,6 +56,12 @@ def waste(total: int, tile: int) -> float:
     return -(-total // tile) * tile / total
 
 
+def most_pixels(blocks: int, target: Target) -> int:
+    """Pixels of the largest tile whose sums, weights and one input stay in registers."""
+    vectors = blocks * BLOCK // target.lanes
+    return max(1, min(28, (target.registers - 1 - vectors) // vectors))
+
+
 def choose_tile(columns: int, blocks_out: int, target: Target, groups: int = 1) -> Tile:
     """The tile with the least waste; large ones first, since they load less per product.
 
@@ -66,8 +72,7 @@ def choose_tile(columns: int, blocks_out: int, target: Target, groups: int = 1) 
     for blocks in (1, 2, 4):
         if (blocks > blocks_out and blocks > 1) or (groups > 1 and blocks_out % blocks):
             continue
-        most = target.accumulators // (blocks * registers)
-        for pixels in range(1, min(most, columns, 28) + 1):
+        for pixels in range(1, min(most_pixels(blocks, target), columns) + 1):
             tiles = pixels * blocks * registers
             # Two products and two loads issue a cycle. Weights come from the second-level cache,
             # so a tile of many pixels and few blocks, which reads fewer of them, is better.
@@ -142,7 +147,7 @@ def _winograd_options(shape: ConvShape, target: Target) -> list[WinogradChoice]:
     tiles = shape.images * -(-shape.rows // 4) * -(-shape.columns // 4)
     blocks = min(2, shape.blocks_out)
     panels = -(-shape.blocks_out // blocks)
-    most = min(target.accumulators // (blocks * BLOCK // target.lanes), tiles)
+    most = min(most_pixels(blocks, target), tiles)
     options = []
     for pixels in range(max(1, min(6, most)), most + 1):
         for groups in {1, min(panels, target.threads), min(panels, 2 * target.threads)}:

@@ -15,6 +15,7 @@ from ..ops.fused import named_extras, plain_attrs
 from .convolution import (
     BLOCK,
     ConvShape,
+    Tile,
     WinogradChoice,
     choose_tile,
     choose_winograd,
@@ -286,10 +287,32 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     words |= _prologue(state, parts)
     stage = ("prologue" if parts.prologue else "blocked") if staged else "none"
     step = LINE * shape.stride[1]
-    kernel = direct.ConvKernel(tile.pixels, tile.blocks, step, stage, flat, state.target.lanes)
-    tasks = words["bands"] * words["panel_groups"] * (1 if flat else shape.images)
     scratch = x.blocks * block if staged else 0
+    split = {} if flat else _parts_of_depth(state, panel, scratch, tile)
+    words |= split
+    kernel = direct.ConvKernel(
+        tile.pixels, tile.blocks, step, stage, flat, state.target.lanes, bool(split)
+    )
+    tasks = words["bands"] * words["panel_groups"] * (1 if flat else shape.images)
+    if split:
+        scratch += _sums_bytes(plan, tile, shape)
     state.emit(kernel, tasks, direct.WORDS, words, parts.path, scratch)
+
+
+PART = 32 << 10
+"""Bytes of weights that a deep kernel reads again for each tile before it goes on."""
+
+
+def _parts_of_depth(state: Lowering, panel: int, scratch: int, tile: Tile) -> dict[str, Any]:
+    """Words of a deep kernel, where a panel and the next would not stay in cache together."""
+    if 2 * panel < state.target.l2 // 2:
+        return {}
+    return {"part_chunks": max(1, PART // (tile.blocks * BLOCK * LINE)), "sums_at": scratch}
+
+
+def _sums_bytes(plan: dict[str, Any], tile: Tile, shape: ConvShape) -> int:
+    tiles = plan["band_rows"] * -(-shape.columns // tile.pixels)
+    return tiles * tile.pixels * tile.blocks * LINE
 
 
 def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: str) -> None:

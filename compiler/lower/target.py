@@ -19,6 +19,6 @@ class Target:
     precise: bool = False
 
     @property
-    def accumulators(self) -> int:
-        """Registers that a tile may use for sums."""
-        return 28 if self.lanes == 16 else 12
+    def registers(self) -> int:
+        """Vector registers: 32 with AVX-512, else 16."""
+        return 32 if self.lanes == 16 else 16

@@ -25,9 +25,10 @@ WORDS = [
     "row_step", "group_panels", "group_bytes", "low_bits", "high_bits",
     "scratch", "scratch_slot", "blocks_in", "height", "width", "pad_top", "pad_left",
     "stage_width", "stage_rows", "stride_y", "scale", "shift", "pixels",
-    "prologue_low",
+    "prologue_low", "part_chunks", "sums_at",
 ]  # fmt: skip
-"""The row. ``*_image`` and ``*_block`` are byte strides; ``scale`` and ``shift`` the prologue's."""
+"""The row. ``*_image`` and ``*_block`` are byte strides; ``scale`` and ``shift`` the prologue's. A
+deep kernel takes ``part_chunks`` at a time and keeps sums at ``sums_at`` of its scratch."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class ConvKernel:
     the (staged) input. ``stage``: ``none``, ``blocked`` (copy with padding), ``prologue`` (scale,
     shift and relu on the way) or ``planar`` (channels interleaved from NCHW). A ``flat`` kernel
     (pointwise, stride 1) sees all pixels of all images as rows of ``columns``; the last row
-    overlaps the one before it where they do not divide.
+    overlaps the one before it where they do not divide. A ``deep`` kernel takes the weights of a
+    panel in parts, each for all pixels of the task before the next, so that a part stays in cache.
     """
 
     pixels: int
@@ -47,12 +49,14 @@ class ConvKernel:
     stage: str
     flat: bool
     width: int
+    deep: bool = False
 
     @property
     def name(self) -> str:
         """A readable file name."""
         shape = f"{self.pixels}x{self.blocks}_s{self.step}"
-        return f"conv_{shape}_{self.stage}{'_flat' if self.flat else ''}_w{self.width}"
+        kind = "_flat" * self.flat + "_deep" * self.deep
+        return f"conv_{shape}_{self.stage}{kind}_w{self.width}"
 
     def source(self) -> str:
         """The kernel's Python source."""
@@ -161,54 +165,93 @@ class ConvKernel:
         wide = self.width * 4
         bias = [f"            i{v} = load(bias + panel * {self.blocks * 64} + {v * wide})"
                 for v in range(regs)]  # fmt: skip
+        sums = f"sums + ((line - first_row) * tiles + number) * {self.pixels * self.blocks * 64}"
         return [
             "    first_panel = group * panels_per_task",
             "    last_panel = min(first_panel + panels_per_task, panels)",
             f"    tiles = (columns + {self.pixels - 1}) // {self.pixels}",
-            "    depth = full_chunks * length + (chunks - full_chunks) * tail",
+            *(["    sums = scratch + slot * scratch_slot + sums_at"] if self.deep else []),
             "    for panel in range(first_panel, last_panel):",
             "        shifted = source + (panel // group_panels) * group_bytes",
-            "        following = w + (panel + 1) * panel_bytes",
-            "        steps = (last_row - first_row) * tiles * depth",
-            "        stride = panel_bytes // steps",
+            "        weights = w + panel * panel_bytes",
             *[line[4:] for line in bias],
-            "        for line in range(first_row, last_row):",
+            f"        for begin in range(0, chunks, {'part_chunks' if self.deep else 'chunks'}):",
+            f"            end = {'min(begin + part_chunks, chunks)' if self.deep else 'chunks'}",
+            "            whole = max(min(end, full_chunks) - begin, 0)",
+            "            depth = whole * length + (end - begin - whole) * tail",
+            f"            following = weights + depth * {self.blocks * 64}",
+            f"            stride = {self.blocks * 64} // ((last_row - first_row) * tiles)",
+            "            for line in range(first_row, last_row):",
             *self._line(),
-            "            for number in range(tiles):",
-            f"                column = min(number * {self.pixels}, columns - {self.pixels})",
-            f"                xb = base + column * {self.step}",
-            "                wp = w + panel * panel_bytes",
-            *tile.set_to(*tile_args, "i", 16),
-            f"                xn = base + min(column + {self.pixels}, "
+            "                for number in range(tiles):",
+            f"                    column = min(number * {self.pixels}, columns - {self.pixels})",
+            f"                    xb = base + column * {self.step}",
+            f"                    xn = base + min(column + {self.pixels}, "
             f"columns - {self.pixels}) * {self.step}",
-            "                for t in range(chunks):",
-            "                    xp = xb + load_i64(table + 8 * t)",
-            "                    if length > 1:",
-            "                        at = xb",
-            "                        ahead = t + 2",
-            "                        if ahead >= chunks:",
-            "                            at = xn",
-            "                            ahead = min(ahead - chunks, t)",
-            "                        at += load_i64(table + 8 * ahead)",
-            *[f"                        prefetch_l1(at + {p * self.step})"
+            "                    wp = weights",
+            *self._start(sums),
+            "                    for t in range(begin, end):",
+            "                        xp = xb + load_i64(table + 8 * t)",
+            "                        if length > 1:",
+            "                            at = xb",
+            "                            ahead = t + 2",
+            "                            if ahead >= end:",
+            "                                at = xn",
+            "                                ahead = min(ahead - end + begin, t)",
+            "                            at += load_i64(table + 8 * ahead)",
+            *[f"                            prefetch_l1(at + {p * self.step})"
               for p in range(self.pixels)],
-            "                    count = length if t < full_chunks else tail",
-            *tile.multiply(*tile_args, str(self.step), 20, "count",
+            "                        count = length if t < full_chunks else tail",
+            *tile.multiply(*tile_args, str(self.step), 24, "count",
                            ["prefetch_l2(following)", "following += stride"]),
-            f"                place = target + panel * {self.blocks} * y_block",
-            "                place += (start + column) * 64",
-            *self._epilogue(),
+            *self._finish(sums),
+            f"            weights += depth * {self.blocks * 64}",
+        ]
+
+    def _start(self, sums: str) -> list[str]:
+        """Sums begin with the bias, or where the part before left them."""
+        tile_args = (self.pixels, self.blocks, self.width)
+        rows = tile.set_to(*tile_args, "i", 20)
+        if not self.deep:
+            return rows
+        loads = [
+            f"                        {name} = load(place + {i * self.width * 4})"
+            for i, (_, _, name) in enumerate(tile.accumulators(*tile_args))
+        ]
+        return [*rows, "                    if begin > 0:",
+                f"                        place = {sums}", *loads]  # fmt: skip
+
+    def _finish(self, sums: str) -> list[str]:
+        """Results to their place, or sums to scratch for the next part."""
+        rows = [
+            f"                    place = target + panel * {self.blocks} * y_block",
+            "                    place += (start + column) * 64",
+            *["    " + line for line in self._epilogue()],
+        ]
+        if not self.deep:
+            return rows
+        names = tile.accumulators(self.pixels, self.blocks, self.width)
+        stores = [
+            f"                        store(place + {i * self.width * 4}, {name})"
+            for i, (_, _, name) in enumerate(names)
+        ]
+        return [
+            "                    if end < chunks:",
+            f"                        place = {sums}",
+            *stores,
+            "                    else:",
+            *["    " + line for line in rows],
         ]
 
     def _line(self) -> list[str]:
         if self.flat:
             return [
-                "            start = max(min(line * columns, pixels - columns), 0)",
-                f"            base = shifted + start * {self.step}",
+                "                start = max(min(line * columns, pixels - columns), 0)",
+                f"                base = shifted + start * {self.step}",
             ]
         return [
-            "            start = line * columns",
-            "            base = shifted + (line - first_row) * row_step",
+            "                start = line * columns",
+            "                base = shifted + (line - first_row) * row_step",
         ]
 
     def _epilogue(self) -> list[str]:
