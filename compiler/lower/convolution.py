@@ -85,6 +85,69 @@ def choose_tile(columns: int, blocks_out: int, target: Target, groups: int = 1) 
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a division shares out: ``rows`` (of tiles) by panels of ``panel_bytes`` of weights.
+
+    ``row_bytes`` of input are read for a row, ``halo_bytes`` more for a band of them; ``cycles`` is
+    the arithmetic of one row and one panel; ``staged`` rows are copied before they are used.
+    """
+
+    rows: int
+    panels: int
+    images: int
+    panel_bytes: int
+    row_bytes: int
+    halo_bytes: int
+    cycles: float
+    staged: bool
+
+
+@dataclass(frozen=True)
+class Division:
+    """Tasks: every image's bands of ``band_rows`` rows, by groups of panels."""
+
+    bands: int
+    band_rows: int
+    groups: int
+    cycles: float
+
+
+def divide(work: Work, target: Target) -> Division:
+    """The division with the least estimated time of the slowest thread.
+
+    Bands are tried from the whole image down to a few tasks a thread, and panels whole, or shared
+    out when outputs outnumber pixels.
+    """
+    most = max(1, 8 * target.threads // work.images)
+    counts = {-(-work.rows // -(-work.rows // n)) for n in range(1, min(work.rows, most) + 1)}
+    room = target.l2 // 2 - work.halo_bytes
+    fit = max(1, room // max(work.row_bytes, 1))
+    counts.add(-(-work.rows // min(fit, work.rows)))
+    shares = {1, *(min(work.panels, n * target.threads) for n in (1, 2, 4))}
+    options = [_divided(work, target, n, g) for n in sorted(counts) for g in sorted(shares)]
+    return min(options, key=lambda option: option.cycles)
+
+
+def _divided(work: Work, target: Target, bands: int, groups: int) -> Division:
+    band_rows = -(-work.rows // bands)
+    each = -(-work.panels // groups)
+    tasks = bands * groups * work.images
+    own = -(-tasks // target.threads)
+    own_bands = -(-own // groups)
+    own_panels = min(work.panels, each * min(own, groups))
+    band_bytes = band_rows * work.row_bytes + work.halo_bytes
+    resident = own_panels * work.panel_bytes + band_bytes < target.l2 // 2
+    weights = own_panels * work.panel_bytes * (1 if resident else own_bands)
+    inputs = band_bytes * own_bands * (1 if 2 * band_bytes < target.l2 else each)
+    task = band_rows * each * work.cycles
+    compute = own * (task + DISPATCH + work.staged * band_bytes / STAGING)
+    # Reads from far away hide behind arithmetic, but not all of them.
+    fetch = (weights + inputs) / FAR
+    cycles = max(compute, fetch) + 0.2 * fetch + 0.1 * task
+    return Division(bands, band_rows, groups, cycles)
+
+
+@dataclass(frozen=True)
 class WinogradChoice:
     """Winograd with a register tile, tiles of a task, panel groups, and its estimated cycles."""
 
@@ -99,6 +162,10 @@ class WinogradChoice:
 NEAR, FAR = 32.0, 8.0
 TRANSFORM = 150.0
 """Cycles to transform one tile of one block, in or out."""
+DISPATCH = 300.0
+"""Cycles to claim a task and set up its loops."""
+STAGING = 16.0
+"""Bytes a cycle that are copied to scratch."""
 
 
 def weight_cycles(size: int, target: Target) -> float:

@@ -17,8 +17,11 @@ from .convolution import (
     ConvShape,
     Tile,
     WinogradChoice,
+    Work,
     choose_tile,
     choose_winograd,
+    divide,
+    efficiency,
 )
 from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
 from .load import Packed, label
@@ -254,12 +257,13 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     tile = choose_tile(across, shape.blocks_out, state.target, shape.groups)
     words, _ = _common(state, index, parts, BLOCK * tile.blocks)
     staged = not shape.pointwise or bool(parts.prologue)
+    line = _line_bytes(shape, staged)
     plan = (
-        _flat_tasks(state, shape, tile, pixels) if flat else _row_tasks(state, shape, tile, staged)
-    )
+        _flat_tasks(state, shape, tile, pixels) if flat
+        else _row_tasks(state, shape, tile, staged, line * shape.blocks_in * shape.groups)
+    )  # fmt: skip
     words |= plan
     each = -(-shape.blocks_out // tile.blocks)
-    line = _line_bytes(shape, staged)
     block = plan["stage_rows"] * line if staged else x.block
     taps = shape.kernel[0] * shape.kernel[1]
     table = state.load.pack(
@@ -357,61 +361,47 @@ def _prologue(state: Lowering, parts: ConvParts) -> dict[str, Any]:
     return {**found, "prologue_low": word_of(limit)}
 
 
-def _flat_tasks(state: Lowering, shape: ConvShape, tile: Any, pixels: int) -> dict[str, Any]:
-    """Runs of pixels: each a task's share that stays in cache; panels split when runs are few.
-
-    Every run reads all weights of its panels, so where there are more outputs than pixels the
-    panels are shared out instead.
-    """
-    target = state.target
+def _flat_tasks(state: Lowering, shape: ConvShape, tile: Tile, pixels: int) -> dict[str, Any]:
+    """Runs of pixels, a run a row of tiles."""
     panels = -(-shape.blocks_out // tile.blocks) * shape.groups
-    per_pixel = shape.channels * 4
-    fit = max(tile.pixels, target.l2 // 2 // max(per_pixel, 1))
-    runs = max(-(-pixels // fit), 1)
-    work = pixels * shape.channels * shape.features // shape.groups
-    wanted = max(1, min(target.threads * 4, work // 400_000)) if target.threads > 1 else 1
-    groups = 1
-    if runs < wanted and shape.features > pixels:
-        groups = min(panels, -(-wanted // runs))
-    elif runs < wanted:
-        runs = min(wanted, max(1, pixels // (tile.pixels * 2)))
-        groups = min(panels, -(-wanted // runs))
-    tiles = -(-pixels // tile.pixels)
-    columns = min(pixels, -(-tiles // runs) * tile.pixels)
+    depth = shape.channels // shape.groups
+    work = Work(
+        -(-pixels // tile.pixels), panels, 1, depth * tile.blocks * LINE,
+        tile.pixels * shape.channels * 4, 0, _tile_cycles(tile, depth, state.target), False,
+    )  # fmt: skip
+    plan = divide(work, state.target)
+    columns = min(pixels, plan.band_rows * tile.pixels)
     bands = -(-pixels // columns)
     return {
         "bands": bands, "band_rows": 1, "rows": bands, "columns": columns,
-        "panel_groups": groups, "panels_per_task": -(-panels // groups), "stage_rows": 0,
+        "panel_groups": plan.groups, "panels_per_task": -(-panels // plan.groups), "stage_rows": 0,
     }  # fmt: skip
 
 
-def _row_tasks(state: Lowering, shape: ConvShape, tile: Any, staged: bool) -> dict[str, Any]:
-    """Bands of output rows whose staged input fits half the second-level cache.
-
-    As with runs of pixels, panels are shared out instead where outputs outnumber pixels.
-    """
-    target = state.target
+def _row_tasks(
+    state: Lowering, shape: ConvShape, tile: Tile, staged: bool, line: int
+) -> dict[str, Any]:
+    """Bands of output rows; ``line`` is the bytes of a row of (staged) input, all channels."""
     panels = -(-shape.blocks_out // tile.blocks) * shape.groups
-    line = _line_bytes(shape, staged) * shape.blocks_in * shape.groups
     reach = (shape.kernel[0] - 1) * shape.dilation[0] + 1
-    fit = max(1, (target.l2 // 2 // max(line, 1) - reach) // shape.stride[0] + 1)
-    taps = shape.kernel[0] * shape.kernel[1]
-    work = shape.columns * shape.channels * shape.features // shape.groups * taps
-    wanted = max(1, -(-target.threads * 4 // shape.images)) if target.threads > 1 else 1
-    balanced = max(1, -(-shape.rows // wanted), -(-400_000 // max(work, 1)))
-    many = shape.features > shape.rows * shape.columns
-    band = max(1, min(fit, shape.rows if many else balanced, shape.rows))
-    bands = -(-shape.rows // band)
-    groups = 1
-    if bands * shape.images < wanted and many:
-        groups = min(panels, -(-wanted // bands))
-    elif bands * shape.images < target.threads:
-        groups = min(panels, target.threads)
-    stage_rows = (band - 1) * shape.stride[0] + reach if staged else 0
+    depth = shape.channels // shape.groups * shape.kernel[0] * shape.kernel[1]
+    tiles = -(-shape.columns // tile.pixels)
+    work = Work(
+        shape.rows, panels, shape.images, depth * tile.blocks * LINE, line * shape.stride[0],
+        line * max(0, reach - shape.stride[0]), tiles * _tile_cycles(tile, depth, state.target),
+        staged,
+    )  # fmt: skip
+    plan = divide(work, state.target)
+    stage_rows = (plan.band_rows - 1) * shape.stride[0] + reach if staged else 0
     return {
-        "bands": bands, "band_rows": band, "panel_groups": groups,
-        "panels_per_task": -(-panels // groups), "stage_rows": stage_rows,
+        "bands": plan.bands, "band_rows": plan.band_rows, "panel_groups": plan.groups,
+        "panels_per_task": -(-panels // plan.groups), "stage_rows": stage_rows,
     }  # fmt: skip
+
+
+def _tile_cycles(tile: Tile, depth: int, target: Target) -> float:
+    sums = tile.pixels * tile.blocks * BLOCK / target.lanes
+    return depth * sums / 2 / efficiency(tile, target) + 3 * sums + 30
 
 
 def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str) -> None:
@@ -422,7 +412,7 @@ def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str)
     pixel = shape.channels * 4
     reach = (shape.columns - 1) * shape.stride[1] + shape.kernel[1]
     line = reach * pixel
-    plan = _row_tasks(state, shape, tile, True)
+    plan = _row_tasks(state, shape, tile, True, line)
     panels = -(-shape.blocks_out // tile.blocks)
     length = shape.kernel[1] * shape.channels
     panel = shape.kernel[0] * length * tile.blocks * BLOCK * 4
