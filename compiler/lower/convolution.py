@@ -85,6 +85,36 @@ def choose_tile(columns: int, blocks_out: int, target: Target, groups: int = 1) 
 
 
 @dataclass(frozen=True)
+class WinogradChoice:
+    """Winograd with a register tile, tiles of a task, panel groups, and its estimated cycles."""
+
+    tile: Tile
+    band: int
+    groups: int
+    cycles: float
+
+
+# Estimates in cycles of one thread, from measured rates: a register tile issues two vector products
+# a cycle.
+FAR = 8.0
+"""Bytes a cycle from beyond the second-level cache."""
+TRANSFORM = 150.0
+"""Cycles to transform one tile of one block, in or out."""
+DISPATCH = 300.0
+"""Cycles to claim a task and set up its loops."""
+STAGING = 16.0
+"""Bytes a cycle that are copied to scratch."""
+
+
+def efficiency(tile: Tile, target: Target) -> float:
+    """Share of the peak that a register tile reaches: sums must hide latency, loads must fit."""
+    vectors = tile.blocks * BLOCK // target.lanes
+    sums = tile.pixels * vectors
+    loads = tile.pixels + vectors
+    return min(1.0, sums / 8) * min(1.0, sums / loads) * (1 - 0.02 * loads / sums)
+
+
+@dataclass(frozen=True)
 class Work:
     """What a division shares out: ``rows`` (of tiles) by panels of ``panel_bytes`` of weights.
 
@@ -147,51 +177,48 @@ def _divided(work: Work, target: Target, bands: int, groups: int) -> Division:
     return Division(bands, band_rows, groups, cycles)
 
 
-@dataclass(frozen=True)
-class WinogradChoice:
-    """Winograd with a register tile, tiles of a task, panel groups, and its estimated cycles."""
-
-    tile: Tile
-    band: int
-    groups: int
-    cycles: float
+def tile_cycles(tile: Tile, depth: int, target: Target) -> float:
+    """Cycles of one register tile: its products, then the results."""
+    sums = tile.pixels * tile.blocks * BLOCK / target.lanes
+    return depth * sums / 2 / efficiency(tile, target) + 3 * sums + 30
 
 
-# Estimates in cycles of one thread, from measured rates: a register tile issues two vector products
-# a cycle; weights arrive at 32 bytes a cycle from the second-level cache and at 8 from beyond it.
-NEAR, FAR = 32.0, 8.0
-TRANSFORM = 150.0
-"""Cycles to transform one tile of one block, in or out."""
-DISPATCH = 300.0
-"""Cycles to claim a task and set up its loops."""
-STAGING = 16.0
-"""Bytes a cycle that are copied to scratch."""
+def flat_work(shape: ConvShape, tile: Tile, target: Target) -> Work:
+    """A pointwise convolution over all pixels of all images, a row a tile."""
+    pixels = shape.images * shape.height * shape.width
+    depth = shape.channels // shape.groups
+    return Work(
+        -(-pixels // tile.pixels), -(-shape.blocks_out // tile.blocks) * shape.groups, 1,
+        depth * tile.blocks * BLOCK * 4, tile.pixels * shape.channels * 4, 0,
+        tile_cycles(tile, depth, target), False,
+    )  # fmt: skip
 
 
-def weight_cycles(size: int, target: Target) -> float:
-    """Cycles to stream packed weights once."""
-    return size / (NEAR if size < target.l2 // 2 else FAR)
+def line_bytes(shape: ConvShape, staged: bool) -> int:
+    """Bytes of a row of one input block, with the columns that staging pads."""
+    if not staged:
+        return shape.width * BLOCK * 4
+    reach = (shape.columns - 1) * shape.stride[1] + (shape.kernel[1] - 1) * shape.dilation[1] + 1
+    return reach * BLOCK * 4
 
 
-def efficiency(tile: Tile, target: Target) -> float:
-    """Share of the peak that a register tile reaches: sums must hide latency, loads must fit."""
-    vectors = tile.blocks * BLOCK // target.lanes
-    sums = tile.pixels * vectors
-    loads = tile.pixels + vectors
-    return min(1.0, sums / 8) * min(1.0, sums / loads) * (1 - 0.02 * loads / sums)
+def row_work(shape: ConvShape, tile: Tile, target: Target, staged: bool, line: int) -> Work:
+    """A convolution by output rows; ``line`` is the bytes of a row of input, all channels."""
+    reach = (shape.kernel[0] - 1) * shape.dilation[0] + 1
+    depth = shape.channels // shape.groups * shape.kernel[0] * shape.kernel[1]
+    tiles = -(-shape.columns // tile.pixels)
+    return Work(
+        shape.rows, -(-shape.blocks_out // tile.blocks) * shape.groups, shape.images,
+        depth * tile.blocks * BLOCK * 4, line * shape.stride[0],
+        line * max(0, reach - shape.stride[0]), tiles * tile_cycles(tile, depth, target), staged,
+    )  # fmt: skip
 
 
 def direct_cycles(shape: ConvShape, target: Target) -> float:
-    """Estimated cycles of the direct kernel over all threads' shares."""
+    """Estimated cycles of the direct kernel, staged."""
     tile = choose_tile(shape.columns, shape.blocks_out, target, shape.groups)
-    taps = shape.kernel[0] * shape.kernel[1]
-    pixels = shape.images * shape.rows * shape.columns * waste(shape.columns, tile.pixels)
-    panels = -(-shape.blocks_out // tile.blocks)
-    per_step = tile.blocks * BLOCK / target.lanes / 2
-    depth = shape.blocks_in * BLOCK * taps
-    compute = pixels * panels * depth * per_step / efficiency(tile, target)
-    weights = weight_cycles(panels * depth * tile.blocks * BLOCK * 4, target)
-    return (compute + weights) / target.threads
+    line = line_bytes(shape, True) * shape.blocks_in * shape.groups
+    return divide(row_work(shape, tile, target, True, line), target).cycles
 
 
 def choose_winograd(shape: ConvShape, target: Target) -> WinogradChoice | None:
@@ -236,10 +263,10 @@ def _winograd_cycles(shape: ConvShape, target: Target, tile: Tile, band: int, gr
     scratch = winograd.scratch_bytes(band, shape.blocks_in, tile.blocks)
     if scratch > target.l2:
         compute *= 1.3
-    weights = weight_cycles(each * depth * tile.blocks * BLOCK * 4, target)
+    fetch = each * depth * tile.blocks * BLOCK * 4 / FAR
     moved = band * (shape.blocks_in + each * tile.blocks) * TRANSFORM * (BLOCK // target.lanes)
     tasks = -(-tiles // band) * groups
     rounds = -(-tasks // target.threads)
     # The last band is usually smaller: count its share, but never less than a whole round's start.
     full = tiles * groups / band / target.threads
-    return (compute + weights + moved) * (0.7 * rounds + 0.3 * full)
+    return (max(compute, fetch) + 0.2 * fetch + moved) * (0.7 * rounds + 0.3 * full)

@@ -17,11 +17,12 @@ from .convolution import (
     ConvShape,
     Tile,
     WinogradChoice,
-    Work,
     choose_tile,
     choose_winograd,
     divide,
-    efficiency,
+    flat_work,
+    line_bytes,
+    row_work,
 )
 from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
 from .load import Packed, label
@@ -257,7 +258,7 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     tile = choose_tile(across, shape.blocks_out, state.target, shape.groups)
     words, _ = _common(state, index, parts, BLOCK * tile.blocks)
     staged = not shape.pointwise or bool(parts.prologue)
-    line = _line_bytes(shape, staged)
+    line = line_bytes(shape, staged)
     plan = (
         _flat_tasks(state, shape, tile, pixels) if flat
         else _row_tasks(state, shape, tile, staged, line * shape.blocks_in * shape.groups)
@@ -343,13 +344,6 @@ def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: st
     state.emit(kernel, tasks, direct.WORDS, words, parts.path)
 
 
-def _line_bytes(shape: ConvShape, staged: bool) -> int:
-    if not staged:
-        return shape.width * LINE
-    reach = (shape.columns - 1) * shape.stride[1] + (shape.kernel[1] - 1) * shape.dilation[1] + 1
-    return reach * LINE
-
-
 def _prologue(state: Lowering, parts: ConvParts) -> dict[str, Any]:
     if not parts.prologue:
         return {}
@@ -363,18 +357,14 @@ def _prologue(state: Lowering, parts: ConvParts) -> dict[str, Any]:
 
 def _flat_tasks(state: Lowering, shape: ConvShape, tile: Tile, pixels: int) -> dict[str, Any]:
     """Runs of pixels, a run a row of tiles."""
-    panels = -(-shape.blocks_out // tile.blocks) * shape.groups
-    depth = shape.channels // shape.groups
-    work = Work(
-        -(-pixels // tile.pixels), panels, 1, depth * tile.blocks * LINE,
-        tile.pixels * shape.channels * 4, 0, _tile_cycles(tile, depth, state.target), False,
-    )  # fmt: skip
+    work = flat_work(shape, tile, state.target)
     plan = divide(work, state.target)
     columns = min(pixels, plan.band_rows * tile.pixels)
     bands = -(-pixels // columns)
     return {
         "bands": bands, "band_rows": 1, "rows": bands, "columns": columns,
-        "panel_groups": plan.groups, "panels_per_task": -(-panels // plan.groups), "stage_rows": 0,
+        "panel_groups": plan.groups, "panels_per_task": -(-work.panels // plan.groups),
+        "stage_rows": 0,
     }  # fmt: skip
 
 
@@ -382,26 +372,14 @@ def _row_tasks(
     state: Lowering, shape: ConvShape, tile: Tile, staged: bool, line: int
 ) -> dict[str, Any]:
     """Bands of output rows; ``line`` is the bytes of a row of (staged) input, all channels."""
-    panels = -(-shape.blocks_out // tile.blocks) * shape.groups
-    reach = (shape.kernel[0] - 1) * shape.dilation[0] + 1
-    depth = shape.channels // shape.groups * shape.kernel[0] * shape.kernel[1]
-    tiles = -(-shape.columns // tile.pixels)
-    work = Work(
-        shape.rows, panels, shape.images, depth * tile.blocks * LINE, line * shape.stride[0],
-        line * max(0, reach - shape.stride[0]), tiles * _tile_cycles(tile, depth, state.target),
-        staged,
-    )  # fmt: skip
+    work = row_work(shape, tile, state.target, staged, line)
     plan = divide(work, state.target)
+    reach = (shape.kernel[0] - 1) * shape.dilation[0] + 1
     stage_rows = (plan.band_rows - 1) * shape.stride[0] + reach if staged else 0
     return {
         "bands": plan.bands, "band_rows": plan.band_rows, "panel_groups": plan.groups,
-        "panels_per_task": -(-panels // plan.groups), "stage_rows": stage_rows,
+        "panels_per_task": -(-work.panels // plan.groups), "stage_rows": stage_rows,
     }  # fmt: skip
-
-
-def _tile_cycles(tile: Tile, depth: int, target: Target) -> float:
-    sums = tile.pixels * tile.blocks * BLOCK / target.lanes
-    return depth * sums / 2 / efficiency(tile, target) + 3 * sums + 30
 
 
 def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str) -> None:

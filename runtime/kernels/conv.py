@@ -199,11 +199,18 @@ class ConvKernel:
             "                                at = xn",
             "                                ahead = min(ahead - end + begin, t)",
             "                            at += load_i64(table + 8 * ahead)",
-            *[f"                            prefetch_l1(at + {p * self.step})"
-              for p in range(self.pixels)],
+            *[
+                f"                            prefetch_l1(at + {p * self.step})"
+                for p in range(self.pixels)
+            ],
             "                        count = length if t < full_chunks else tail",
-            *tile.multiply(*tile_args, str(self.step), 24, "count",
-                           ["prefetch_l2(following)", "following += stride"]),
+            *tile.multiply(
+                *tile_args,
+                str(self.step),
+                24,
+                "count",
+                ["prefetch_l2(following)", "following += stride"],
+            ),
             *self._finish(sums),
             f"            weights += depth * {self.blocks * 64}",
         ]

@@ -36,7 +36,12 @@ UNROLL = 4
 
 
 def multiply(
-    pixels: int, blocks: int, width: int, step: str, indent: int, count: str = "length",
+    pixels: int,
+    blocks: int,
+    width: int,
+    step: str,
+    indent: int,
+    count: str = "length",
     ahead: Sequence[str] = (),
 ) -> list[str]:
     """The inner loop: ``count`` channels at ``xp`` (pixels ``step`` bytes apart) by ``wp``.

@@ -202,7 +202,8 @@ class WinogradKernel:
             "        for number in range(count):",
             "            top = down * 4 - pad_top",
             "            left = across * 4 - pad_left",
-            "            inside = top >= 0 and left >= 0 and top + 6 <= height and left + 6 <= width",
+            "            inside = top >= 0 and top + 6 <= height and left >= 0",
+            "            inside = inside and left + 6 <= width",
             "            plane = x + image * x_image + block * x_block",
             "            goal = inputs + block * block_bytes + number * 64",
             "            if inside:",
@@ -252,8 +253,9 @@ class WinogradKernel:
             "                for block in range(blocks_in):",
             "                    xp = xb + block * block_bytes",
             "                    lanes = 16 if block < blocks_in - 1 else tail",
-            *tile.multiply(*args, "64", 20, "lanes",
-                           ["prefetch_l2(following)", "following += stride"]),
+            *tile.multiply(
+                *args, "64", 20, "lanes", ["prefetch_l2(following)", "following += stride"]
+            ),
             "                goal = products + spot * product_position + first * 64",
             *stores,
             *self._write_back(),

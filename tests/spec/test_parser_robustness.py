@@ -11,7 +11,8 @@ from tilth.spec.layout import EXPRESSION_WORDS, MAX_FAULTS, STATEMENT_WORDS
 from tilth.spec.parser import lark, lexer, parse_formula, parse_model
 from tilth.spec.syntax import dump
 
-SECONDS = 2.0
+SECONDS = 10.0
+"""Of processor time: what grows exponentially takes longer by far, a busy machine does not."""
 WORDS = [
     *"()[]{},:=~+-*/@%^|.<>#\"'$\n", ">>", "++", "==", "..", "sum{", "E{", "}", "x", "f(", "x[",
     "s'", "1", "2.5", "1e9", '"a"', "\n", " ", "\n  ", "é", "\t", "\r\n", *STATEMENT_WORDS,
@@ -25,9 +26,9 @@ def answer(text):
     """The statements and the faults of a text; fails when they take too long."""
     lark(), lexer()
     reporter = Reporter({"m": text})
-    before = time.perf_counter()
+    before = time.process_time()
     statements = parse_model(text, 0, len(text), "m", reporter)
-    assert time.perf_counter() - before < SECONDS
+    assert time.process_time() - before < SECONDS
     return statements, reporter.diagnostics
 
 
