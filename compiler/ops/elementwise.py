@@ -11,7 +11,7 @@ from ..ir.graph import Value
 from ..ir.types import DTYPES, Attrs, TensorType
 from .base import OPS, Builder, Layer, Op, Operand, OpError, Setting, define, define_layer, layer_of
 from .rules import broadcast_shapes, quiet, require_kind, require_same_dtype
-from .special import digamma, lgamma, polygamma
+from .special import digamma, lgamma, log_bessel_k, polygamma
 
 
 def _binary_rule(name: str, family: str, result: str | None) -> Callable[..., Any]:
@@ -138,6 +138,17 @@ def _polygamma_shape(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorT
     if not isinstance(order, int) or order < 1:
         raise OpError("E408", f"polygamma: the order must be 1 or more, found {order}")
     return (types[0],)
+
+
+define(
+    Op(
+        "log_bessel_k",
+        (Operand("order"), Operand("x")),
+        _binary_rule("log_bessel_k", "float", None),
+        quiet(log_bessel_k),
+        "The logarithm of the modified Bessel function of the second kind, for x > 0.",
+    )
+)
 
 
 def _where_shape(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:

@@ -157,6 +157,9 @@ class Expr:
     def __pow__(self, other: Expr | Number) -> Expr:
         return self.op("pow", other)
 
+    def __matmul__(self, other: Expr) -> Expr:
+        return self.op("matmul", other)
+
     def __neg__(self) -> Expr:
         return self.op("neg")
 
@@ -263,6 +266,11 @@ class Expr:
         """Axes in another order."""
         order = tuple(perm)
         return self if order == tuple(range(self.rank)) else self.op("transpose", perm=order)
+
+    @property
+    def T(self) -> Expr:
+        """The last two axes swapped."""
+        return self.moved(self.rank - 1, self.rank - 2)
 
     def flip(self, axis: int) -> Expr:
         """Elements along an axis in reverse order."""

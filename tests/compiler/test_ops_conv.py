@@ -66,20 +66,21 @@ def test_depthwise_matches_reference(dtype, golden, run_layer, agree):
     agree(y, data["y"], TOLERANCE[dtype])
 
 
+TRANSPOSED = {
+    "convt_grouped": {"channels": 6, "kernel": 3, "stride": 2, "pad": 0, "groups": 2},
+    "convt_k2s2": {"channels": 3, "kernel": 2, "stride": 2},
+    "convt_k3s2p1op1": {"channels": 3, "kernel": 3, "stride": 2, "out_pad": 1},
+    "convt_k4s2p1": {"channels": 3, "kernel": 4, "stride": 2},
+}
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("case", "settings"),
-    [
-        ("convt_grouped", {"channels": 6, "kernel": 3, "stride": 2, "pad": 0, "groups": 2}),
-        ("convt_k2s2", {"channels": 3, "kernel": 2, "stride": 2}),
-        ("convt_k3s2p1op1", {"channels": 3, "kernel": 3, "stride": 2, "out_pad": 1}),
-        ("convt_k4s2p1", {"channels": 3, "kernel": 4, "stride": 2}),
-    ],
-)
-def test_convt_matches_reference(case, settings, dtype, golden, run_layer, agree):
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_convt_matches_reference(case, dtype, golden, run_layer, agree):
     data = golden(f"ops/{case}")
     params = {"weight": data["in_w"].astype(dtype)}
-    y = run_layer("convt", data["in_x"].astype(dtype), _params=params, bias=False, **settings)
+    x = data["in_x"].astype(dtype)
+    y = run_layer("convt", x, _params=params, bias=False, **TRANSPOSED[case])
     agree(y, data["y"], TOLERANCE[dtype])
 
 

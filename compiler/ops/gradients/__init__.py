@@ -12,10 +12,13 @@ from . import contract as contract
 from . import conv as conv
 from . import elementwise as elementwise
 from . import gather as gather
+from . import linalg as linalg
 from . import losses as losses
+from . import mining_losses as mining_losses
 from . import movement as movement
 from . import norm as norm
 from . import pool as pool
+from . import probability as probability
 from . import reduce as reduce
 from . import resize as resize
 from . import structure as structure

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,13 @@ Draw = Callable[[np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Case:
+    """``held`` operands are not differentiated; ``step`` is that of the differences."""
+
     op: str
     draws: tuple[Draw, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
+    held: tuple[int, ...] = ()
+    step: float = 2e-4
 
     @property
     def name(self) -> str:
@@ -421,3 +425,171 @@ CASES += [
 
 for _transition in ((1, 3, 3), (4, 3, 3)):
     CASES.append(case("chain", real(3), real(*_transition), real(2, 4, 3), mode="sum", path=""))
+
+# ---------------------------------------------------------------- linear algebra
+
+CASES += [
+    case("inverse", matrix(2, 3, 3)),
+    case("det", matrix(2, 3, 3)),
+    case("logdet", definite(2, 3, 3)),
+    case("trace", real(2, 3, 3)),
+    case("cholesky", definite(2, 3, 3)),
+    case("eigh", definite(2, 3, 3)),
+    case("solve", matrix(2, 3, 3), real(2, 3, 2)),
+    case("solve", matrix(3, 3), real(3)),
+    case("solve", matrix(2, 3, 3), real(1, 3)),
+    case("triangular_solve", matrix(2, 3, 3), real(2, 3, 2), lower=True),
+    case("triangular_solve", matrix(3, 3), real(3), lower=False),
+    *(case("svd", matrix(*shape)) for shape in ((2, 4, 3), (2, 4), (3, 3))),
+    *(case("qr", matrix(*shape)) for shape in ((2, 4, 3), (2, 4), (3, 3))),
+]
+
+# ---------------------------------------------------------------- hard items and boxes
+
+_LABELS = fixed([0, 1, 0, 2, 1])
+for _reduction in ("mean", "sum", "mean_nonzero"):
+    CASES += [
+        case("triplet", real(5, 3), _LABELS, margin=0.3, mining=_mining, soft=_soft,
+             reduction=_reduction)
+        for _mining in ("batch_hard", "batch_all")
+        for _soft in (False, True)
+    ]  # fmt: skip
+CASES += [
+    case("triplet", real(3, 2), fixed([1, 1, 1]), margin=0.3, mining="batch_hard", soft=False,
+         reduction="mean"),
+    case("center_loss", real(5, 2), _LABELS, real(3, 2), reduction="mean"),
+    case("triplet_margin", real(3, 2), real(3, 2), real(3, 2), margin=1.0, norm=2.0, eps=1e-6,
+         swap=False, reduction="mean"),
+    case("triplet_margin", real(3, 2), real(3, 2), real(3, 2), margin=2.5, norm=3.0, eps=1e-6,
+         swap=True, reduction="none"),
+    case("contrastive", real(4, 3), real(4, 3), fixed([1, 0, 0, 1]), margin=2.0, reduction="sum"),
+    case("contrastive", real(4, 3), real(4, 3), truth(4), margin=2.5, reduction="mean"),
+    case("ohem", real(5, 3), fixed([0, 2, 7, 1, 1]), keep=0.5, axis=1, ignore=7),
+    case("ohem", real(2, 3, 4), whole(3, 2, 4), keep=0.3, axis=1, ignore=-100),
+    case("hard_negative", real(2, 6, 3), fixed([[1, 0, 0, 0, 0, 0], [0, 2, 0, 0, 1, 0]]),
+         ratio=1.5, axis=2),
+]  # fmt: skip
+_BOXES = fixed(
+    np.array([[0, 0, 4, 3.1], [1.2, 1, 5, 4.3], [2.1, 0.4, 3.7, 5.2], [0.3, 2.2, 2.9, 6.0]])
+)
+_TARGETS = fixed(np.array([[0.1, 0.2, 3.9, 3.3], [1.4, 0.7, 4.8, 4.9], [2.3, 2.6, 6.1, 5.8]]))
+CASES += [
+    case("repulsion_gt", _BOXES, _TARGETS, fixed([0, 1, 1, 2]), sigma=0.3),
+    case("repulsion_gt", _BOXES, fixed(np.array([[0.1, 0.2, 3.9, 3.3]])), whole(1, 4), sigma=0.3),
+    case("repulsion_box", _BOXES, fixed([0, 1, 1, 2]), sigma=0.1, eps=1e-6),
+]
+
+# ---------------------------------------------------------------- probability
+
+# No derivative by the order, which test_backward.py asks for in vain.
+CASES.append(
+    replace(case("log_bessel_k", fixed(np.array([0.5, 1.0, -2.3])), positive(3)), held=(0,))
+)
+
+
+def _density(dist: str, *draws: Draw, form: str = "") -> Case:
+    return case("log_prob", *draws, dist=dist, form=form)
+
+
+_OFF = fixed(np.array([0.31, 0.77, 1.4]))
+_SOME = fixed(np.array([[0, 2, 1], [5, -1, 3]]))
+CASES += [
+    _density("normal", real(2, 3), real(3), positive(2, 1)),
+    _density("mvnormal", real(4, 3), real(3), definite(3, 3)),
+    _density("mvnormal", real(3), real(2, 3), definite(2, 3, 3)),
+    _density("laplace", real(2, 3), fixed(np.array(0.013)), positive(2, 3)),
+    _density("student_t", real(5), positive(5), real(), positive()),
+    _density("cauchy", real(5), real(), positive(5)),
+    _density("beta", fixed(np.array([0.2, 0.9, 1.5])), positive(3), positive(3)),
+    _density("gamma", fixed(np.array([0.2, 3.0, -1.0])), positive(3), positive(3)),
+    _density("inverse_gamma", positive(3), positive(3), positive(3)),
+    _density("inverse_gaussian", positive(3), positive(3), positive(3)),
+    replace(
+        _density("generalised_inverse_gaussian", positive(3), _OFF, positive(3), positive(3)),
+        held=(1,),
+    ),
+    _density("uniform", unit(3), between(-3, -1, 3), between(2, 4, 3)),
+    _density("exponential", positive(3), positive(3)),
+    # Off the simplex by more than 1e-5 the density is zero.
+    replace(_density("dirichlet", shares(2, 3), positive(3)), step=1e-6),
+    _density("bernoulli", whole(2, 2, 3), unit(3)),
+    _density("bernoulli", unit(3), unit(2, 3)),
+    _density("bernoulli", whole(2, 2, 3), real(3), form="logits"),
+    _density("categorical", whole(4, 5), shares(4)),
+    _density("categorical", whole(4, 2, 1), shares(3, 4)),
+    _density("categorical", fixed([0, 3, 4]), real(3, 4), form="logits"),
+    _density("labels", whole(4, 3), fixed(4)),
+    _density("poisson", _SOME, positive(3)),
+    _density("negative_binomial", _SOME, positive(3), unit(3)),
+    _density("geometric", _SOME, unit(3)),
+    _density("binomial", _SOME, fixed(4), unit(3)),
+    _density("multinomial", fixed([[1, 0, 3], [2, 2, 1]]), fixed([4, 4]), shares(3)),
+    _density("dpp", truth(2, 4), definite(4, 4)),
+]
+
+
+def _entropy(dist: str, *draws: Draw, form: str = "") -> Case:
+    return case("entropy", *draws, dist=dist, form=form)
+
+
+CASES += [
+    *(_entropy(dist, real(2, 1), positive(3)) for dist in ("normal", "laplace", "cauchy")),
+    *(_entropy(dist, positive(3), positive(3)) for dist in ("beta", "gamma", "inverse_gamma")),
+    _entropy("mvnormal", real(2, 3), definite(3, 3)),
+    _entropy("student_t", positive(3), real(), positive(2, 1)),
+    _entropy("uniform", between(-3, -1, 3), between(2, 4, 3)),
+    _entropy("exponential", positive(3)),
+    _entropy("dirichlet", positive(2, 3)),
+    _entropy("bernoulli", unit(3)),
+    _entropy("bernoulli", real(3), form="logits"),
+    _entropy("categorical", shares(2, 3)),
+    _entropy("categorical", real(2, 3), form="logits"),
+    _entropy("labels", fixed(np.array([2.0, 5.0]))),
+    _entropy("geometric", unit(3)),
+]
+
+
+def _kl(p: str, *draws: Draw, form: str = "") -> Case:
+    return case("kl", *draws, p=p, q=p, p_form=form, q_form=form)
+
+
+CASES += [
+    _kl("normal", real(2, 3), positive(3), real(3), positive(2, 1)),
+    _kl("laplace", between(-2, -1, 3), positive(3), between(1, 2, 3), positive(3)),
+    *(_kl(p, *(positive(3) for _ in range(4))) for p in ("gamma", "beta")),
+    _kl("mvnormal", real(2, 3), definite(3, 3), real(3), definite(2, 3, 3)),
+    _kl("dirichlet", positive(2, 3), positive(3)),
+    _kl("uniform", between(-1, 0, 3), between(1, 2, 3), between(-3, -2, 3), between(3, 4, 3)),
+    _kl("exponential", positive(3), positive(3)),
+    _kl("bernoulli", unit(3), unit(2, 3)),
+    _kl("bernoulli", real(3), real(3), form="logits"),
+    _kl("categorical", shares(2, 3), shares(3)),
+    _kl("categorical", real(2, 3), real(3), form="logits"),
+    _kl("geometric", unit(3), unit(3)),
+    _kl("poisson", positive(3), positive(3)),
+    case("pmf", positive(3), dist="poisson", form="", lo=0, hi=5),
+    case("pmf", unit(2), dist="geometric", form="", lo=1, hi=4),
+    case("pmf", shares(2, 4), dist="categorical", form="", lo=0, hi=3),
+]
+
+
+def _sample(dist: str, *draws: Draw, shape: tuple[int, ...]) -> Case:
+    return case("sample", *draws, KEY, dist=dist, form="", path="z", shape=shape)
+
+
+CASES += [
+    *(
+        _sample(dist, real(3), positive(2, 1), shape=(2, 3))
+        for dist in ("normal", "laplace", "cauchy")
+    ),
+    _sample("uniform", between(-3, -1, 3), between(2, 4, 3), shape=(2, 3)),
+    _sample("exponential", positive(3), shape=(2, 3)),
+    _sample("mvnormal", real(3), definite(3, 3), shape=(2,)),
+    _sample("mvnormal", real(2, 3), definite(2, 3, 3), shape=(2,)),
+]
+for _dist, _draws in (
+    ("gamma", (positive(3), positive(2, 1))),
+    ("inverse_gamma", (positive(3), positive(2, 1))),
+    ("student_t", (positive(3), real(2, 1), positive(3))),
+):
+    CASES.append(replace(_sample(_dist, *_draws, shape=(2, 3)), held=(0,)))

@@ -95,6 +95,27 @@ def test_an_op_without_a_gradient_is_named():
     assert e.value.code == "E809"
 
 
+def test_noise_that_depends_on_a_parameter_is_refused():
+    graph = Graph("f")
+    w = Writer(graph)
+    shape, rate = (w.expr(graph.add_input(n, f64(3))) for n in ("shape", "rate"))
+    key = w.expr(graph.add_input("key", TensorType("u64", (2,))))
+    drawn = shape.op("sample", rate, key, dist="gamma", form="", path="g", shape=(3,))
+    gradients(graph, drawn.sum().value, [rate.value])
+    with pytest.raises(OpError, match="samples of gamma have no derivative by shape"):
+        gradients(graph, drawn.sum().value, [shape.value])
+    mixed = shape.op("sample", rate, key, dist="beta", form="", path="g", shape=(3,))
+    with pytest.raises(OpError, match="samples of beta have no derivative by a"):
+        gradients(graph, mixed.sum().value, [shape.value])
+
+
+def test_the_order_of_a_bessel_function_is_refused():
+    graph = Graph("f")
+    order, x = (Writer(graph).expr(graph.add_input(n, f64(3))) for n in ("order", "x"))
+    with pytest.raises(OpError, match="no closed derivative in its order"):
+        gradients(graph, order.op("log_bessel_k", x).sum().value, [order.value])
+
+
 def test_grad_nodes_nest():
     """grad(grad(x^3, x), x) = 6x."""
     graph = Graph("f")

@@ -44,8 +44,12 @@ class Probe:
         self.scalar = parts[0]
         for part in parts[1:]:
             self.scalar = self.scalar + part
-        self.wrt = [v for v in self.inputs if self.graph.type_of(v).is_float]
-        self.places = [self.inputs.index(v) for v in self.wrt]
+        self.places = [
+            place
+            for place, v in enumerate(self.inputs)
+            if self.graph.type_of(v).is_float and place not in case.held
+        ]
+        self.wrt = [self.inputs[place] for place in self.places]
 
     def _reference(self, arrays):
         found = as_arrays(OPS[self.case.op].reference(*arrays, **self.case.attrs))
@@ -53,7 +57,8 @@ class Probe:
 
     def value(self, arrays) -> float:
         parts = zip(self._reference(arrays), self.weights, strict=True)
-        return float(sum((r * w).sum() for r, w in parts))
+        # Outside a support log densities are -inf wherever one moves.
+        return float(sum((r * w)[np.isfinite(r)].sum() for r, w in parts))
 
     def feeds(self, arrays):
         return {f"x{i}": a for i, a in enumerate(arrays)}
@@ -81,8 +86,10 @@ def central(function, arrays, place, step=2e-4):
 
 
 def agree(ours, theirs, tolerance=1e-6):
-    scale = max(1e-2, float(np.abs(theirs).max(initial=0)))
-    worst = float(np.abs(ours - theirs).max(initial=0))
+    ours, theirs = np.asarray(ours), np.asarray(theirs, np.float64)
+    scale = max(1e-2, float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0)))
+    differ = np.abs(np.subtract(ours, theirs, where=ours != theirs, out=np.zeros_like(theirs)))
+    worst = float(differ.max(initial=0))
     assert worst <= tolerance * scale, f"off by {worst} at scale {scale}"
 
 
@@ -94,7 +101,7 @@ def test_gradient_is_the_slope(case):
         assert all((g == 0).all() for g in found)
         return
     for place, gradient in zip(probe.places, found, strict=True):
-        agree(gradient, central(probe.value, probe.arrays, place))
+        agree(gradient, central(probe.value, probe.arrays, place, case.step))
 
 
 ONCE = {"chain"}
@@ -114,7 +121,9 @@ def test_gradient_of_the_gradient_is_its_slope(case):
     for value, weight in zip(first, weights, strict=True):
         part = (writer.expr(value) * writer.expr(probe.graph.add_constant(weight, "f64"))).sum()
         total = part if total is None else total + part
-    assert total is not None
+    if total is None:
+        assert not probe.wrt
+        return
     second = probe.run(gradients(probe.graph, total.value, probe.wrt))
 
     def slope(arrays):
@@ -131,7 +140,8 @@ def test_gradient_of_the_gradient_is_its_slope(case):
                 twin[place] = twin[place] + arrays[0] * direction
                 return slope(twin)
 
-            agree((gradient * direction).sum(), central(along, [np.zeros(())], 0), 1e-5)
+            steps = central(along, [np.zeros(())], 0, case.step)
+            agree((gradient * direction).sum(), steps, 1e-5)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if OPS[c.op].expansion], ids=lambda c: c.name)
@@ -147,15 +157,7 @@ def test_expansion_gives_the_same(case):
         agree(ours, theirs, 1e-12)
 
 
-LATER = {
-    *("center_loss", "contrastive", "hard_negative", "ohem", "repulsion_box", "repulsion_gt"),
-    *("triplet", "triplet_margin", "cholesky", "det", "eigh", "inverse", "logdet", "qr", "solve"),
-    *("svd", "trace", "triangular_solve", "entropy", "kl", "log_prob", "pmf", "sample"),
-    "log_densities",
-}
-
-
-@pytest.mark.parametrize("name", sorted(OPS.keys() - LATER))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_every_op_has_a_gradient_or_a_reason(name):
     row = OPS[name]
     assert (row.gradient is None or row.gradient is ZERO) == bool(row.why_no_gradient)
