@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,13 +23,16 @@ class ValueAndGrad:
     """A program that also computes derivatives; call it with inputs and weights.
 
     ``of`` is the output that is differentiated and ``wrt`` are weight paths and input names.
-    ``program.graph`` is the differentiated graph.
+    ``program.graph`` is the differentiated graph. On the ``cpu`` engine it is compiled for each
+    shape that it meets.
     """
 
     program: Program
     of: str
     wrt: tuple[str, ...]
     state: tuple[str, ...] = ()
+    engine: str = "reference"
+    _plans: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(
         self,
@@ -48,10 +51,30 @@ class ValueAndGrad:
         given = dict(inputs)
         if "key" in self.program.inputs:
             given.setdefault("key", np.array([seed, step], np.uint64))
-        found = self.program.run(given, weights, seed, precision=precision)
+        if self.engine == "cpu":
+            found = self._compiled(given, self.program.weights_for(weights, seed), precision)
+        else:
+            found = self.program.run(given, weights, seed, precision=precision)
         derivatives = {name: found.pop(gradient_name(name)) for name in self.wrt}
         rest = {path: found.pop(STATE.format(path)) for path in self.state}
         return found.pop(self.of), derivatives, found | rest
+
+    def _compiled(
+        self, inputs: Mapping[str, Any], weights: Mapping[str, np.ndarray], precision: str | None
+    ) -> dict[str, np.ndarray]:
+        """Run on the CPU engine; weights are packed anew at each call."""
+        from .compiled import module_source, plan_of
+        from .runtime.module import Module
+
+        with located_faults(self.program.sources):
+            self.program.require_runnable(self.engine, precision)
+            arrays = {name: np.asarray(array) for name, array in inputs.items()}
+            sizes = self.program.sizes_of(arrays, weights)
+            key = tuple(sorted(sizes.items()))
+            if key not in self._plans:
+                text = module_source(self.program, sizes)
+                self._plans[key] = plan_of(text, self.program.name)
+            return Module(self._plans[key], weights, None).run(arrays)
 
 
 def value_and_grad(
@@ -59,17 +82,20 @@ def value_and_grad(
     of: str | None = None,
     wrt: Sequence[str] | None = None,
     training: bool = False,
+    engine: str = "reference",
     how: How | None = None,
 ) -> ValueAndGrad:
     """The program with derivatives of one of its outputs, which must be a single number.
 
     ``of`` may be left out when there is one such output. ``wrt`` are weight paths, labels that
     stand for all weights below them, and input names; all weights but buffers by default. In
-    ``training`` mode norms use the statistics of the batch and dropout drops. Raises
-    :class:`SpecError` E802 for names that do not exist, E101 for an output that is no number.
+    ``training`` mode norms use the statistics of the batch and dropout drops. ``engine`` is that of
+    :meth:`Program.run`; ``how`` says how loops are differentiated. Raises :class:`SpecError` E802
+    for names that do not exist, E101 for an output that is no number, E804 for an op that the
+    engine does not have.
     """
     with located_faults(program.sources):
-        program.require_runnable()
+        program.require_runnable(engine)
         graph, state = program.graph, {}
         if training:
             mode = to_training(graph)
@@ -81,7 +107,8 @@ def value_and_grad(
         made = differentiate(
             graph, dict(graph.outputs)[name], list(values.values()), list(values), how or How()
         )
-        return ValueAndGrad(replace(program, graph=made), name, tuple(values), tuple(state))
+        made = replace(program, graph=made)
+        return ValueAndGrad(made, name, tuple(values), tuple(state), engine)
 
 
 def backward_graph(program: Program) -> Graph:

@@ -265,12 +265,16 @@ class Program(Questions):
                 return interpret(graph, arrays, params, seed, bindings=sizes, precision=precision)
 
     def value_and_grad(
-        self, of: str | None = None, wrt: Sequence[str] | None = None, training: bool = False
+        self,
+        of: str | None = None,
+        wrt: Sequence[str] | None = None,
+        training: bool = False,
+        engine: str = "reference",
     ) -> ValueAndGrad:
         """Derivatives of an output that is one number; see :func:`derivatives.value_and_grad`."""
         from .derivatives import value_and_grad
 
-        return value_and_grad(self, of, wrt, training)
+        return value_and_grad(self, of, wrt, training, engine)
 
     def read_inputs(
         self, texts: Sequence[str], seed: int = 0, preprocess: Preprocess | None = None

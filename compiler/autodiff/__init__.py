@@ -7,7 +7,9 @@ turns a graph into the one that training runs. What each op contributes is in th
 
 from ..ops.expr import How
 from . import loops as loops
+from . import scan as scan
 from .backward import adjoint, differentiate, expand_gradients, gradient_name, gradients
+from .recompute import fit_memory, memory_of
 from .training import Training, to_training
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     "adjoint",
     "differentiate",
     "expand_gradients",
+    "fit_memory",
     "gradient_name",
     "gradients",
+    "memory_of",
     "to_training",
 ]

@@ -105,7 +105,7 @@ def lower_diagonal(state: Lowering, index: int, node: Node) -> None:
     state.stored[Value(index)] = Flat(view.place, shape, view.dtype, (*rest, rows + columns))
 
 
-@rule("identity", "stop_gradient", "dropout", "drop_path")
+@rule("identity", "stop_gradient", "dropout", "drop_path", "after")
 def lower_identity(state: Lowering, index: int, node: Node) -> None:
     """The operand itself."""
     value = state.graph.operands(index)[0]

@@ -294,3 +294,12 @@ layer_of(
     ),
     name="stop",
 )
+define(
+    Op(
+        "after",
+        (Operand("x"), Operand("others", variadic=True)),
+        _same_type,
+        lambda x, *others: x,
+        "x itself, once the others are there: what reads it is not computed earlier.",
+    )
+)

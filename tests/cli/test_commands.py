@@ -56,6 +56,14 @@ def test_inspect_shows_a_spec_that_does_not_elaborate(specs, tilth):
     assert tilth("inspect", "bad.yaml").code == 1
 
 
+def test_inspect_shows_what_flows_back(specs, tilth):
+    text = tilth("inspect", "tiny.yaml", "--stage", "backward", "--format", "text").out
+    assert "d(logits)" in text
+    assert "conv_backward_weight" in text and "grad(conv1.weight)" in text
+    assert "conv1" in tilth("inspect", "tiny.yaml", "--stage", "backward").out
+    assert tilth("inspect", "chain.yaml", "--stage", "backward").code == 1
+
+
 def test_inspect_refuses_what_a_stage_lacks_and_folders_that_are_not(specs, tilth):
     done = tilth("inspect", "tiny.yaml", "--stage", "spec", "--format", "svg")
     assert done.code == 2 and "it has text, json" in done.err

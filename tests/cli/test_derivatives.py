@@ -80,6 +80,42 @@ def test_what_cannot_be_differentiated(program, of, wrt, message, hint):
     assert message in str(refusal.value) and hint in str(refusal.value)
 
 
+def test_what_the_engine_cannot_do_is_told(program):
+    with pytest.raises(SpecError, match="no engine `gpu`"):
+        program.value_and_grad("loss", engine="gpu")
+    with pytest.raises(SpecError, match="computes in f32"):
+        program.value_and_grad("loss", engine="cpu")(data(), precision="f64")
+
+
+def test_the_cpu_engine_gives_the_same(tmp_path):
+    path = tmp_path / "plain.yaml"
+    path.write_text(
+        """
+tilth: 1
+name: plain
+title: A net whose loss is a formula
+model: |
+  input x : f32[N, 3]
+  z = x >> linear(4) as fc1 >> tanh >> linear(2) as fc2
+  loss = mean(z^2)
+  output loss, z
+""",
+        encoding="utf-8",
+    )
+    program, inputs = tilth.load(path), {"x": data()["x"]}
+    weights = program.initial_weights(seed=1)
+    exact = program.value_and_grad("loss")(inputs, weights)
+    step = program.value_and_grad("loss", engine="cpu")
+    for _ in range(2):
+        found = step(inputs, weights)
+        assert abs(found[0] - exact[0]) < 1e-6
+        assert found[1].keys() == exact[1].keys()
+        for name, gradient in exact[1].items():
+            assert np.abs(found[1][name] - gradient).max() < 1e-6
+        weights = {path: 0.5 * array for path, array in weights.items()}
+        exact = program.value_and_grad("loss")(inputs, weights)
+
+
 def test_grad_in_a_spec(tmp_path):
     """A gradient penalty: the mean squared length of the critic's slope."""
     path = tmp_path / "penalty.yaml"
@@ -92,7 +128,7 @@ model: |
   input x : f32[N, 3]
   critic = linear(5) >> tanh >> linear(1)
   slope = grad(sum(critic(x)), x)
-  penalty = mean((norm(slope, axis=1) - 1) ^ 2)
+  penalty = mean((norm(slope, axis=1) - 1)^2)
   output slope, penalty
 """,
         encoding="utf-8",

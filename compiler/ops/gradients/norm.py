@@ -44,7 +44,7 @@ def _batch_norm_train(pull: Pullback) -> Sequence[Expr | None]:
         return pull.through_expansion()
     x, _, _, *vectors = pull.x
     found = x.ops("batch_norm_backward", pull.d, pull.y[3], pull.y[4], *vectors[:1])
-    return [found[0], None, None, *found[1:]]
+    return [found[0], None, None, *found[1 : 1 + len(vectors)]]
 
 
 @expansion_of("batch_norm_train")

@@ -19,7 +19,7 @@ no_gradient("inference turns it into tensor ops first", "site", "factor", "query
 no_gradient("it is expanded into the derivative that it stands for first", "grad")
 
 
-@gradient_of("dropout", "drop_path")
+@gradient_of("dropout", "drop_path", "after")
 def _identity(pull: Pullback) -> Sequence[Expr | None]:
     return [pull.d]
 

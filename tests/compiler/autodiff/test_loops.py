@@ -113,6 +113,19 @@ def test_recomputing_stacks_only_carries():
     assert stacked == [1, 2]
 
 
+def test_gradients_of_weights_are_products_over_all_steps():
+    """No total travels from step to step, unless memory counts."""
+    carried = []
+    for recompute in (False, True):
+        graph, loss, wrt = recurrence()
+        for place, value in enumerate(gradients(graph, loss.value, wrt, How(recompute=recompute))):
+            graph.set_output(f"d{place}", value)
+        graph.prune()
+        back = [n for _, n in graph.of_op("scan") if n.regions[0].name == "backward"]
+        carried += [n.attrs["n_carry"] for n in back]
+    assert carried == [1, 2]  # the cotangent of h; and the total of u's
+
+
 def test_truncation_is_a_stop_between_blocks():
     """Blocks of two steps, each started from the value, but not the gradient, of the last."""
     graph, loss, wrt = recurrence(steps=5)

@@ -88,6 +88,22 @@ def test_gradient_goes_through_the_statistics_of_the_batch():
     assert len(made.of_op("batch_norm_backward")) == 1
 
 
+def test_a_norm_that_learns_nothing():
+    graph = Graph("net")
+    x = Writer(graph).expr(graph.add_input("x", TensorType("f64", (4, 3))))
+    mean, var = (param(graph, f"bn.{n}", "buffer") for n in ("running_mean", "running_var"))
+    y = x.op("batch_norm", mean, var, eps=1e-3, momentum=0.25).op("tanh")
+    graph.set_output("loss", (y * (y + 0.5)).sum().value)
+    graph = to_training(graph).graph
+    made = differentiate(graph, graph.outputs[0][1], [Value(graph.inputs[0])])
+    at, params = np.random.default_rng(1).normal(size=(4, 3)), weights()
+
+    def loss(arrays):
+        return float(interpret(graph, {"x": arrays[0]}, params)["loss"])
+
+    agree(interpret(made, {"x": at}, params)["grad(x)"], central(loss, [at], 0))
+
+
 def test_frozen_norms_keep_their_statistics():
     training = to_training(normed(), frozen=lambda path: path.startswith("bn."))
     assert training.graph == normed() and training.state == {}

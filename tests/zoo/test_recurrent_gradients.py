@@ -146,7 +146,7 @@ model: |
   fake = gen(z)
   between = alpha * real + (1 - alpha) * stop(fake)
   slope = grad(sum(disc(between)), between)
-  penalty = mean((norm(slope, axis=1) - 1) ^ 2)
+  penalty = mean((norm(slope, axis=1) - 1)^2)
   plain = mean(disc(fake)) - mean(disc(real))
   loss = plain + 10 * penalty
   output loss, plain, penalty, slope
