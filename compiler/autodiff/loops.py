@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..ir.graph import Graph, Node, Value
-from ..ir.types import TensorType
+from ..ir.types import DTYPES, TensorType
 from ..ops.base import gradient_of
 from ..ops.expr import Expr, Pullback, Writer
 from .body import copy_into, differentiated
+
+ROUNDING = 256
+"""Roundings, of a cotangent of size 1, below which no adjoint of a fixed point is asked to come."""
 
 # ---------------------------------------------------------------- fix
 
@@ -17,7 +22,8 @@ from .body import copy_into, differentiated
 @gradient_of("fix")
 def _fix(pull: Pullback) -> Sequence[Expr | None]:
     # x = f(x, a) and cotangent v of x: u = v + u df/dx is a fixed point too, and u df/da the
-    # cotangent of a (implicit function theorem; Christianson, OMS 1994, two-phase method).
+    # cotangent of a (implicit function theorem; Christianson, OMS 1994, two-phase method). It is
+    # linear in v: solved for v of size 1, so that the tolerance is a relative one.
     node = pull.writer.graph.node(pull.index)
     attrs: Any = node.attrs
     carries = attrs["n_carry"]
@@ -29,7 +35,8 @@ def _fix(pull: Pullback) -> Sequence[Expr | None]:
     inner = Writer(back)
     for p in range(carries):
         known[by_state.d[p]] = back.add_input(f"u{p}", pull.y[p].type)
-    v = [pull.cotangent(p) for p in range(carries)]
+    size = _size([pull.cotangent(p) for p in range(carries)])
+    v = [pull.cotangent(p) / size.cast(pull.y[p].dtype) for p in range(carries)]
     starts = [back.add_input(f"v{p}", x.type) for p, x in enumerate(v)]
     operands += [*v, *v]
     for p, x in enumerate(at):
@@ -42,7 +49,10 @@ def _fix(pull: Pullback) -> Sequence[Expr | None]:
         total = inner.expr(starts[p])
         total = total + inner.expr(made[p]) if p in made else total
         back.set_output(f"u{p}", total.value)
-    u = pull.writer.loop("fix", operands, attrs, back)
+    finest = max(float(np.finfo(DTYPES[x.dtype]).eps) for x in v)
+    how = {**attrs, "tol": max(attrs["tol"], ROUNDING * finest)}
+    solved = pull.writer.loop("fix", operands, how, back)
+    u = [x * size.cast(x.dtype) for x in solved]
     wanted = [p for p in captures if pull.needs[p]]
     by_capture = differentiated(region, wanted, range(carries), pull.pull)
     given = {by_capture.d[p]: u[p].value for p in range(carries)}
@@ -54,6 +64,15 @@ def _fix(pull: Pullback) -> Sequence[Expr | None]:
     for p, value in zip(places, values, strict=True):
         found[p] = pull.writer.expr(value)
     return found
+
+
+def _size(cotangents: Sequence[Expr]) -> Expr:
+    """The largest element of all by size, 1 if that is 0; a number to scale by."""
+    parts = [d.abs().reduce("max").cast("f64") for d in cotangents]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.maximum(part)
+    return total.same(0).where(1, total).op("stop_gradient")
 
 
 # ---------------------------------------------------------------- iterate

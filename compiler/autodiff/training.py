@@ -14,7 +14,7 @@ After::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..ir.graph import Graph, Node, Value
@@ -105,9 +105,10 @@ def _key(graph: Graph) -> Value:
     return graph.add_input(KEY, KEY_TYPE)
 
 
-def _refuse_state(region: Graph, ops: Collection[str] = ("batch_norm", "dropout")) -> None:
+def _refuse_state(region: Graph) -> None:
     for _, node in region.nodes():
-        if node.op in ops:
+        drops = node.op in ("dropout", "drop_path") and bool(node.attrs["rate"])
+        if node.op == "batch_norm" or drops:
             place = f" (at {node.span})" if node.span is not None else ""
             raise OpError(
                 "E809",
@@ -116,4 +117,4 @@ def _refuse_state(region: Graph, ops: Collection[str] = ("batch_norm", "dropout"
                 "apply it to the whole sequence, before or after the recurrence",
             )
         for inner in node.regions:
-            _refuse_state(inner, ops)
+            _refuse_state(inner)

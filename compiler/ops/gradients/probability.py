@@ -29,6 +29,18 @@ def _log_prob(x: Sequence[Expr], attrs: Any) -> Expr:
     return LOG_PROB[attrs["dist"], attrs["form"]](*_as_floats(x))
 
 
+@expansion_of("log_densities")
+def _log_densities(x: Sequence[Expr], attrs: Any) -> Expr:
+    dist, form, lead, rest = (attrs[name] for name in ("dist", "form", "lead", "rest"))
+    dtype = next((e.dtype for e in x[::-1] if e.type.is_float), "f64")
+    value, *params = (e.cast(dtype) for e in x)
+    rows = distribution(dist, form).params_of(form)
+    names = params[0].rank - rows[0].rank - rest
+    # Axes of the values, then of the settings; both have the axes of one observation.
+    made = LOG_PROB[dist, form](value.unsqueeze(*range(lead, lead + names)), *params)
+    return made.sum(range(made.rank - rest, made.rank)) if rest else made
+
+
 def _canonical(dist: str, form: str, params: Sequence[Expr]) -> list[Expr]:
     """The usual parameters from those of a form."""
     if form != "logits":

@@ -529,6 +529,17 @@ CASES += [
 ]
 
 
+CASES += [
+    case("log_densities", real(4), real(3), positive(3), dist="normal", form="", lead=1, rest=0),
+    case("log_densities", real(4, 2), real(3, 2), positive(3, 2), dist="normal", form="", lead=1,
+         rest=1),
+    case("log_densities", real(4, 2), real(3, 2), definite(3, 2, 2), dist="mvnormal", form="",
+         lead=1, rest=0),
+    case("log_densities", whole(3, 2, 4), shares(5, 3), dist="categorical", form="", lead=2,
+         rest=0),
+]  # fmt: skip
+
+
 def _entropy(dist: str, *draws: Draw, form: str = "") -> Case:
     return case("entropy", *draws, dist=dist, form=form)
 

@@ -188,6 +188,17 @@ def test_fix_is_differentiated_implicitly():
         agree(found[place], central(value, fixed_arrays(), place))
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e12, 0.0])
+def test_the_adjoint_of_fix_converges_at_any_scale(scale):
+    graph, loss, wrt = fixed_point(tol=1e-9)
+    inputs = feeds(fixed_arrays(), ("x", "a", "b"))
+    plain = run(graph, gradients(graph, loss.value, wrt), inputs)
+    graph, loss, wrt = fixed_point(tol=1e-9)
+    found = run(graph, gradients(graph, (loss * scale).value, wrt), inputs)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert np.abs(ours - scale * theirs).max() <= 1e-7 * scale * np.abs(theirs).max()
+
+
 def test_fix_twice():
     graph, loss, wrt = fixed_point()
     first = gradients(graph, loss.value, wrt)

@@ -143,12 +143,13 @@ def test_drop_path_drops_whole_samples():
     assert (rows == rows[:, :1]).all() and set(np.unique(rows)) == {0, 1 / 0.75}
 
 
-def test_a_norm_inside_a_recurrence_is_refused():
-    region = normed()
+@pytest.mark.parametrize("op", ["batch_norm", "dropout", "drop_path"])
+def test_state_inside_a_recurrence_is_refused(op):
+    region = normed() if op == "batch_norm" else dropped(op, shape=(4, 3, 2))
     region.outputs = [("x", Value(region.inputs[0]))]
     graph = Graph("net")
     x = graph.add_input("x", TensorType("f64", (4, 3, 2)))
     attrs = {"n_carry": 1, "n_xs": 0, "length": 2, "reverse": False}
     graph.add("scan", [x], attrs, (TensorType("f64", (4, 3, 2)),), regions=(region,))
-    with pytest.raises(OpError, match="batch_norm inside a recurrence cannot train"):
+    with pytest.raises(OpError, match=f"{op} inside a recurrence cannot train"):
         to_training(graph)
