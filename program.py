@@ -245,10 +245,7 @@ class Program(Questions):
             }
             given = _arrays(weights)
             sizes = self._sizes(arrays, given)
-            total = cost(self.graph, sizes)
-            held = [total.parameter_bytes, total.buffer_bytes, total.peak_bytes]
-            double = 2 if precision == "f64" else 1
-            machine.require_memory(double * sum(n for n in held if isinstance(n, int)), "this run")
+            self._require_memory(sizes, precision)
             found: dict[str, np.ndarray] = {}
             if given is not None:
                 name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
@@ -260,8 +257,8 @@ class Program(Questions):
                 from .compiled import CompiledProgram
 
                 return CompiledProgram(self, params).module(sizes).run(arrays)
+            graph = expand_gradients(self.graph)
             with np.errstate(all="ignore"):
-                graph = expand_gradients(self.graph)
                 return interpret(graph, arrays, params, seed, bindings=sizes, precision=precision)
 
     def value_and_grad(
@@ -386,6 +383,13 @@ class Program(Questions):
                 continue
             found |= {str(node.attrs["path"]) for _, node in model.graph.of_op("param")}
         return found
+
+    def _require_memory(self, sizes: Mapping[str, int], precision: str | None) -> None:
+        """Refuse a run that the machine cannot hold."""
+        total = cost(self.graph, sizes)
+        held = (total.parameter_bytes, total.buffer_bytes, total.peak_bytes)
+        double = 2 if precision == "f64" else 1
+        machine.require_memory(double * sum(n for n in held if isinstance(n, int)), "this run")
 
     def _require_inputs(self, given: Mapping[str, Any]) -> None:
         wanted = {name: kind for name, kind in self.inputs.items() if name != "key"}
