@@ -252,7 +252,14 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     if isinstance(stored, Mapped) and flat and shape.groups == 1:
         _mapped(state, index, parts, stored, weight)
         return
-    x = state.blocked(value)
+    _from_blocks(state, index, parts, shape, weight, flat)
+
+
+def _from_blocks(
+    state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: str, flat: bool
+) -> None:
+    """By runs of pixels (``flat``), or by rows, staged where taps or a prologue ask for it."""
+    x = state.blocked(state.graph.operands(index)[0])
     pixels = shape.images * shape.height * shape.width
     across = pixels if flat else shape.columns
     tile = choose_tile(across, shape.blocks_out, state.target, shape.groups)
@@ -271,8 +278,8 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
         "table", f"pack.tap_table({shape.blocks_in}, {block}, {line}, {LINE}, {shape.kernel}, "
         f"{shape.dilation})", shape.blocks_in * taps * 8,
     )  # fmt: skip
-    deep = shape.channels // shape.groups
-    panel = deep * taps * tile.blocks * BLOCK * 4
+    each_in = shape.channels // shape.groups
+    panel = each_in * taps * tile.blocks * BLOCK * 4
     panels = each * shape.groups
     packed = state.load.pack(
         label(f"{parts.path}.weight"), f"pack.panels({weight}, {tile.blocks}, {shape.groups})",
@@ -280,7 +287,7 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
     )  # fmt: skip
     words |= {
         "x": x.place, "w": packed, "table": table, "chunks": shape.blocks_in * taps,
-        "length": BLOCK, "full_chunks": (shape.blocks_in - 1) * taps, "tail": _tail(deep),
+        "length": BLOCK, "full_chunks": (shape.blocks_in - 1) * taps, "tail": _tail(each_in),
         "x_image": x.plane, "x_block": x.block, "panels": panels,
         "blocks_out": -(-shape.features // BLOCK), "panel_bytes": panel, "group_panels": each,
         "group_bytes": shape.blocks_in * block, "blocks_in": x.blocks,
