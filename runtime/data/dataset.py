@@ -144,6 +144,7 @@ class Subset:
     def __init__(self, dataset: Dataset, examples: np.ndarray) -> None:
         self._dataset, self._examples = dataset, np.asarray(examples)
         self.fields = dataset.fields
+        self.consecutive = getattr(dataset, "consecutive", False)
 
     @property
     def fingerprint(self) -> str:

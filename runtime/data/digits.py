@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..faults import RuntimeFault
-from .dataset import ArrayDataset, Dataset, Subset
-from .order import stratified
+from .dataset import ArrayDataset, Dataset
+from .parts import split
 from .pictures import stored
 
 if TYPE_CHECKING:
@@ -42,7 +42,4 @@ def digits(source: Source) -> Mapping[str, Dataset]:
     classes = [str(digit) for digit in range(10)]
     whole = ArrayDataset({"image": arrays, "label": labels}, {"label": classes},
                          {"image": affine}, "the digits")  # fmt: skip
-    if isinstance(source.split, Mapping):
-        return {"all": whole}
-    parts = stratified(labels, PARTS, 0)
-    return {name: Subset(whole, examples) for name, examples in parts.items()}
+    return {"all": whole} if isinstance(source.split, Mapping) else split(whole, PARTS, 0)

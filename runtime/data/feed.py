@@ -94,7 +94,7 @@ class Fed:
         want = self._declared[name].dtype
         if name in self._one_hot:
             return np.eye(self._one_hot[name], dtype=want)[array]
-        return array.astype(want, copy=False)
+        return np.ascontiguousarray(array, want)
 
 
 def checked(declared: Mapping[str, Declared]) -> Change:

@@ -13,11 +13,11 @@ import numpy as np
 from ..faults import RuntimeFault, suggestion, unreadable
 from .arrays import read_npy, read_npz
 from .cifar import read_cifar
-from .dataset import ArrayDataset, Dataset, Subset, strata
+from .dataset import ArrayDataset, Dataset
 from .digits import digits
 from .folders import read_images
 from .idx import read_idx
-from .order import sample, stratified
+from .parts import limited, split
 from .tables import read_csv
 from .text import python_docs, read_text
 from .views import Columns, SequenceDataset
@@ -155,16 +155,6 @@ def is_examples(what: Any) -> bool:
     return has("take") if has("fields") else has("__getitem__") and not has("__iter__")
 
 
-def split(dataset: Dataset, fractions: Mapping[str, float], seed: int) -> dict[str, Dataset]:
-    """Parts of a set by fraction, the same for a seed; classes keep their shares."""
-    chosen = stratified(strata(dataset), fractions, seed)
-    empty = [name for name, examples in chosen.items() if len(examples) == 0]
-    if empty:
-        message = f"the part `{empty[0]}` of {len(dataset)} examples would be empty"
-        raise RuntimeFault("E807", message, "give it a larger fraction")
-    return {name: Subset(dataset, examples) for name, examples in chosen.items()}
-
-
 # ---------------------------------------------------------------- helpers
 
 
@@ -175,13 +165,13 @@ def _opened(source: Source, folder: Path) -> Data:
             message = f"{source.name} has no part `{source.split}`"
             raise RuntimeFault("E807", message, suggestion(source.split, parts))
         parts = {source.split: parts[source.split]}
-    elif source.split is not None and parts.keys() != source.split.keys():
+    elif source.split is not None:
         if len(parts) > 1:
             message = f"{source.name} comes in parts, so it is not split again"
             raise RuntimeFault("E807", message, f"`split:` one of {', '.join(parts)}")
         parts = split(next(iter(parts.values())), source.split, source.seed)
     if source.limit is not None:
-        parts = {name: _limited(part, source) for name, part in parts.items()}
+        parts = {n: limited(part, source.limit, source.seed) for n, part in parts.items()}
     if source.columns is not None:
         parts = {name: Columns(part, source.columns) for name, part in parts.items()}
     return Data(parts)
@@ -205,11 +195,3 @@ def _read(source: Source, folder: Path) -> Mapping[str, Dataset]:
         raise RuntimeFault("E807", f"there is no reader of the format `{kind}`",
                            f"there is {', '.join(READERS)}")  # fmt: skip
     return READERS[kind](source, path)
-
-
-def _limited(part: Dataset, source: Source) -> Dataset:
-    """A smaller set in which classes keep their shares."""
-    assert source.limit is not None
-    if source.limit >= len(part):
-        return part
-    return Subset(part, sample(strata(part), source.limit, source.seed))

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..faults import RuntimeFault, unreadable
 from .dataset import Dataset, Field
+from .parts import split
 
 if TYPE_CHECKING:
     from .sources import Source
@@ -33,6 +34,8 @@ class TextWindows:
     Fields ``text`` i32[length] and ``next``, the same one character on; both hold numbers of
     characters in ``alphabet``.
     """
+
+    consecutive = True
 
     def __init__(self, codes: np.ndarray, alphabet: str, length: int) -> None:
         self._codes, self.alphabet, self._length = codes, alphabet, length
@@ -86,17 +89,9 @@ def python_docs(source: Source) -> Mapping[str, Dataset]:
     return _parts("".join(c for c in decomposed if c in ASCII), ASCII, source)
 
 
-def _parts(text: str, alphabet: str, source: Source) -> dict[str, Dataset]:
-    """Parts one behind the other: windows drawn at random would be known from their neighbours."""
-    codes = _codes(text, alphabet)
-    fractions = source.split if isinstance(source.split, Mapping) else PARTS
-    parts: dict[str, Dataset] = {}
-    start = 0
-    for name, fraction in fractions.items():
-        end = start + round(fraction * len(codes))
-        parts[name] = TextWindows(codes[start:end], alphabet, source.length)
-        start = end
-    return parts
+def _parts(text: str, alphabet: str, source: Source) -> Mapping[str, Dataset]:
+    whole = TextWindows(_codes(text, alphabet), alphabet, source.length)
+    return {"all": whole} if isinstance(source.split, Mapping) else split(whole, PARTS, 0)
 
 
 def _codes(text: str, alphabet: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Columns:
         self._dataset = dataset
         self._columns = {name: _places(given, dataset) for name, given in columns.items()}
         self.fields = {name: _field(name, of, dataset) for name, of in self._columns.items()}
+        self.consecutive = getattr(dataset, "consecutive", False)
 
     @property
     def fingerprint(self) -> str:
@@ -58,7 +60,7 @@ class SequenceDataset:
     """
 
     def __init__(self, items: Any) -> None:
-        self._items = items
+        self._items, self._lock = items, threading.Lock()
         if len(items) == 0:
             raise RuntimeFault("E807", "the data has no examples")
         first = self._item(0)
@@ -79,7 +81,9 @@ class SequenceDataset:
 
     def take(self, examples: np.ndarray) -> dict[str, np.ndarray]:
         """The fields of some examples; see :class:`Dataset`."""
-        items = [self._item(int(number)) for number in examples]
+        # Nobody says that a stranger's object may be read by several threads at once.
+        with self._lock:
+            items = [self._item(int(number)) for number in examples]
         return {name: np.stack([item[name] for item in items]) for name in self.fields}
 
     def column(self, name: str) -> np.ndarray:

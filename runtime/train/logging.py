@@ -51,7 +51,7 @@ class MetricsLog:
         kept = [row for row in kept if int(row["step"]) <= (resume_step or 0)]
         self._table(kept, [*names, *(name for row in kept for name in row)])
         self._events = EventWriter(folder, resume_step)
-        before = float(kept[-1]["seconds"]) if kept else 0.0
+        before = float(kept[-1].get("seconds", 0)) if kept else 0.0
         self._start = time.monotonic() - before
 
     def write(self, step: int, epoch: float, part: str, values: Mapping[str, float]) -> None:

@@ -344,9 +344,11 @@ def test_text_windows(tmp_path):
     assert text.startswith(found) and len(found) > 0.9 * len(text) - 8
     np.testing.assert_array_equal(batch["text"].reshape(-1)[1:], batch["next"].reshape(-1)[:-1])
     held = everything(data.held_out)
-    start = round(0.9 * len(text))
     first = "".join(alphabet[code] for code in held["text"][0])
-    assert first == text[start : start + 7]
+    assert first == text[7 * len(data.train) : 7 * len(data.train) + 7]
+    again = data.hold_out(0.25).parts
+    last = again["validate"].take(np.arange(len(again["validate"])))["text"]
+    np.testing.assert_array_equal(last, batch["text"][-len(last) :])
 
 
 def test_the_python_docs_have_the_same_alphabet_always():
