@@ -43,6 +43,7 @@ from .spec.diagnostics import Diagnostic, Reporter, SpecError, render_all
 from .spec.elaborate import Model, elaborate
 from .spec.envelope import Envelope, load_envelope
 from .spec.formatter import format_spec
+from .spec.overrides import override_train, split_overrides
 from .spec.schema import json_schema
 from .spec.sections_data import WeightRule
 from .specs import (
@@ -57,6 +58,7 @@ from .specs import (
 
 if TYPE_CHECKING:
     from .derivatives import ValueAndGrad
+    from .training import Run
 
 __all__ = [
     "Graph",
@@ -107,7 +109,8 @@ def load(
     spec
         A path, the name of a spec in the zoo (``"resnet"``), or of a variant (``"resnet50"``).
     set
-        Option overrides, ``{"depths": [3, 4, 23, 3]}`` or ``["depths=[3, 4, 23, 3]"]``.
+        Option overrides, ``{"depths": [3, 4, 23, 3]}`` or ``["depths=[3, 4, 23, 3]"]``, and
+        settings of training, ``{"train.epochs": 5}``.
     sizes
         Values of open sizes and shapes of inputs: ``{"T": 100, "image": (1, 3, 224, 224)}``.
     variant
@@ -122,9 +125,11 @@ def load(
     if named is not None and variant not in (None, named):
         message = f"`{spec}` is a variant already, so it has no variant `{variant}`"
         raise SpecError([Diagnostic("E014", message)], {})
-    overrides = _overrides(set)
+    overrides, of_training = split_overrides(_overrides(set))
     reporter = Reporter()
     envelope = load_envelope(path, reporter, short_path(path))
+    if envelope is not None and of_training:
+        envelope = override_train(envelope, of_training, reporter)
     if envelope is None or reporter.failed:
         _check_model_too(envelope, reporter)
         reporter.raise_if_failed()
@@ -243,13 +248,13 @@ class Program(Questions):
                 name: check_input(name, np.asarray(array), declared[name])
                 for name, array in (inputs or {}).items()
             }
-            given = _arrays(weights)
+            given = weight_arrays(weights)
             sizes = self._sizes(arrays, given)
             self._require_memory(sizes, precision)
             found: dict[str, np.ndarray] = {}
             if given is not None:
                 name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
-                found = self._fit(given, name, sizes, strict, note or (lambda line: None))
+                found = self.fit_weights(given, name, sizes, strict, note or (lambda line: None))
             params = found | self.initial_weights(seed, sizes, found.keys())
             if self.graph.of_op("site", "factor"):
                 return self._answers(arrays, params, sizes, seed, engine, precision)
@@ -260,6 +265,17 @@ class Program(Questions):
             graph = expand_gradients(self.graph)
             with np.errstate(all="ignore"):
                 return interpret(graph, arrays, params, seed, bindings=sizes, precision=precision)
+
+    def train(self, data: Any = None, **options: Any) -> Run:
+        """Train by the spec's ``train:`` section; see :func:`training.train` for the options.
+
+        ``data`` are arrays by field, a file, a name under ``data:``, or batches to go through; the
+        section's own without it. ``epochs=3``, ``out="runs/x"``, ``engine="reference"`` and the
+        like take the place of what the section says.
+        """
+        from .training import train
+
+        return train(self, data, **options)
 
     def value_and_grad(
         self,
@@ -359,13 +375,13 @@ class Program(Questions):
         Open sizes of weights (of models that leave them open) must be set by the inputs; then
         only given weights will do.
         """
-        given = _arrays(weights)
+        given = weight_arrays(weights)
         if given is None:
             return self.initial_weights(seed, self.nominal_sizes())
         name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights)
         open_weights = any(kind.symbols for kind in self.parameters().values())
         sizes = self._sizes({}, given) if open_weights else {}
-        return self._fit(given, name, sizes, True, lambda line: None)
+        return self.fit_weights(given, name, sizes, True, lambda line: None)
 
     # ------------------------------------------------------------ helpers
 
@@ -418,7 +434,7 @@ class Program(Questions):
             feeds["key"] = (2,)
         return bind_sizes(self.graph, feeds, shapes)
 
-    def _fit(
+    def fit_weights(
         self,
         given: Mapping[str, np.ndarray],
         name: str,
@@ -426,10 +442,18 @@ class Program(Questions):
         strict: bool,
         note: Callable[[str], None],
     ) -> dict[str, np.ndarray]:
-        """The given arrays as this model's weights."""
+        """The given arrays as this model's weights; those that only training uses are passed over.
+
+        Raises ``RuntimeFault`` E801 where they do not match and ``strict`` is set.
+        """
+        training = self.model.training
+        paths = self.parameters()
+        if training is not None:
+            spare = {str(node.attrs["path"]) for _, node in training.graph.of_op("param")}
+            given = {name: a for name, a in given.items() if name not in spare or name in paths}
         wanted = {
             path: files.Wanted(_fixed(kind.bind(sizes)), DTYPES[kind.dtype])
-            for path, kind in self.parameters().items()
+            for path, kind in paths.items()
         }
         loaded = files.fit_weights(given, wanted, self._pieces(sizes), name, strict)
         for line in loaded.lines:
@@ -538,7 +562,8 @@ def _yaml(value: Any) -> str:
 # ---------------------------------------------------------------- running
 
 
-def _arrays(weights: Any) -> dict[str, np.ndarray] | None:
+def weight_arrays(weights: Any) -> dict[str, np.ndarray] | None:
+    """Arrays by name, from a file or a mapping."""
     if weights is None:
         return None
     if isinstance(weights, Mapping):

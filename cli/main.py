@@ -20,6 +20,7 @@ COMMANDS = {
     "explain": "derive how a model's latent variables are summed out, and check it",
     "why": "say why two nodes were or were not fused",
     "compile": "write a spec as one readable Python file for this CPU",
+    "train": "train a model by its spec",
     "plot": "draw the curves of training runs",
     "bench": "measure a model side by side with other engines",
     "fmt": "put specs into the one style",

@@ -53,23 +53,66 @@ def interpret(
     names = {graph.node(index).name for index in graph.inputs}
     shapes = {name: np.shape(array) for name, array in feeds.items() if name in names}
     weights = {path: np.shape(array) for path, array in params.items()}
-    bound = graph.bind(bind_sizes(graph, shapes, weights, bindings))
-    if precision is not None:
-        bound = _at_precision(bound, precision)
-    values: Arrays = {}
-    for index, node in bound.of_op("input"):
-        values[Value(index)] = _fitting("E802", f"input {node.name}", feeds[node.name], node.type)
-    for index, node in bound.of_op("param"):
-        path = str(node.attrs["path"])
-        if path not in params:
-            raise OpError("E801", f"weight {path} is missing; expected {node.type}")
-        values[Value(index)] = _fitting("E801", f"weight {path}", params[path], node.type)
-    wanted = {name: value for name, value in bound.outputs}
-    for index in keep:
-        for result in range(len(bound.node(index).types)):
-            wanted[f"%{index}.{result}" if result else f"%{index}"] = Value(index, result)
-    results = _run(_plan(bound, tuple(wanted.values())), values)
-    return dict(zip(wanted, results, strict=True))
+    sizes = bind_sizes(graph, shapes, weights, bindings)
+    return Interpreter(graph.bind(sizes), keep, precision)(feeds, params)
+
+
+class Interpreter:
+    """A graph whose sizes are all known, ready to be run many times.
+
+    The parameters are those of :func:`interpret`. Raises :class:`OpError` where a shape does not
+    hold for these sizes.
+    """
+
+    def __init__(
+        self, graph: Graph, keep: Iterable[int] = (), precision: str | None = None
+    ) -> None:
+        self.graph = graph if precision is None else _at_precision(graph, precision)
+        self._wanted = {name: value for name, value in self.graph.outputs}
+        for index in keep:
+            for result in range(len(self.graph.node(index).types)):
+                name = f"%{index}.{result}" if result else f"%{index}"
+                self._wanted[name] = Value(index, result)
+        self._plan = _plan(self.graph, tuple(self._wanted.values()))
+        self._inputs = self.graph.of_op("input")
+        self._params = self.graph.of_op("param")
+
+    def __call__(
+        self, inputs: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name; raises :class:`OpError` E801 and E802 for what does not fit."""
+        results = _run(self._plan, self._leaves(inputs, params))
+        return dict(zip(self._wanted, results, strict=True))
+
+    def _leaves(self, inputs: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]) -> Arrays:
+        values: Arrays = {}
+        for index, node in self._inputs:
+            values[Value(index)] = _fitting(
+                "E802", f"input {node.name}", inputs[node.name], node.type
+            )
+        for index, node in self._params:
+            path = str(node.attrs["path"])
+            if path not in params:
+                raise OpError("E801", f"weight {path} is missing; expected {node.type}")
+            values[Value(index)] = _fitting("E801", f"weight {path}", params[path], node.type)
+        return values
+
+    def first_fault(
+        self, inputs: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
+    ) -> Node | None:
+        """The first node that makes a NaN or an infinity out of finite numbers, if any does."""
+        values = {**self._plan.constants, **self._leaves(inputs, params)}
+        for step, index in zip(self._plan.steps, self._plan.numbers, strict=True):
+            operands = [values[v] for v in step.operands]
+            results = as_arrays(step.run(*operands))
+            if not all(map(_finite, results)) and all(map(_finite, operands)):
+                return self.graph.node(index)
+            values |= zip(step.results, results, strict=True)
+        return None
+
+
+def _finite(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def bind_sizes(
@@ -188,6 +231,7 @@ class _Plan:
     inputs: tuple[Value, ...]
     constants: Arrays
     steps: tuple[_Step, ...]
+    numbers: tuple[int, ...]
     outputs: tuple[Value, ...]
 
 
@@ -212,7 +256,8 @@ def _plan(graph: Graph, outputs: Sequence[Value]) -> _Plan:
         for index, node in graph.of_op("constant")
     }
     inputs = tuple(Value(index) for index in graph.inputs)
-    return _Plan(inputs, constants, tuple(steps), tuple(outputs))
+    numbers = tuple(index for index, _ in nodes)
+    return _Plan(inputs, constants, tuple(steps), numbers, tuple(outputs))
 
 
 def _runner(graph: Graph, node: Node, types: list[TensorType]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ SHOWN = 8
 class RuntimeFault(Exception):
     """A fault of the user's files or machine.
 
-    ``code`` is a diagnostic code (E703, E801 to E808); ``details`` are lines below the message.
+    ``code`` is a diagnostic code (E703, E801 to E810); ``details`` are lines below the message.
     """
 
     def __init__(

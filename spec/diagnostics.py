@@ -103,6 +103,7 @@ CODES |= {
     "E807": "a data set cannot be used",
     "E808": "a checkpoint is damaged or is of something else",
     "E809": "a model cannot be differentiated",
+    "E810": "training has left the finite numbers",
     # E9xx: expectations
     "E901": "an expectation is not met",
     "E902": "unknown expectation",

@@ -13,7 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ("compiled", "derivatives", "inference", "program", "proof", "specs", "zoo")
+PROGRAM = (
+    "compiled",
+    "derivatives",
+    "feeding",
+    "inference",
+    "program",
+    "proof",
+    "specs",
+    "steps",
+    "training",
+    "zoo",
+)
 """Modules at the root: the public face."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

@@ -32,13 +32,21 @@ STATEMENT = re.compile(r"\s*(input|param|index|const|def|[A-Za-z_]\w*\s*(\[[^\]]
 
 @dataclass(frozen=True)
 class Loss:
-    """One thing to make small: the graph's output that holds it, and the weights that it moves."""
+    """One thing to make small: the graph's output that holds it, and the weights that it moves.
+
+    ``stated`` is its entry under ``objectives``, where it has one.
+    """
 
     name: str
     output: str
     span: Span
     weights: tuple[str, ...]
-    steps: int = 1
+    stated: Objective | None = None
+
+    @property
+    def steps(self) -> int:
+        """Updates in a row when its turn comes."""
+        return 1 if self.stated is None else self.stated.steps
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,7 @@ def finish_training(scope: Scope, graph: Graph, draft: Draft, train: Train) -> T
         with quiet(elab.report):
             over = objective.over if objective is not None else ()
             weights = moved_weights(graph, known, value, training.frozen, over, span)
-            steps = objective.steps if objective is not None else 1
-            loss = Loss(name, f"loss {name}", span, weights, steps)
+            loss = Loss(name, f"loss {name}", span, weights, objective)
             training = replace(training, losses=(*training.losses, loss))
     return training
 
@@ -136,9 +143,9 @@ def _is_statements(text: SourceText) -> bool:
 
 
 def _statements(scope: Scope, text: SourceText) -> tuple[s.Statement, ...]:
-    document = scope.file.document
     span = text.span
-    rows = parse_model(document.text, span.start, span.end, span.file, scope.elab.reporter)
+    source = scope.elab.reporter.sources[span.file]
+    rows = parse_model(source, span.start, span.end, span.file, scope.elab.reporter)
     for row in rows:
         if isinstance(row, (s.Draw, s.Factor, s.Output, s.State)):
             what = {"Draw": "`~`", "Factor": "`factor`", "Output": "`output`", "State": "`state`"}

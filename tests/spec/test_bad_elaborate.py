@@ -26,6 +26,7 @@ ELSEWHERE = {
     "E807": "runtime/data/test_bad_data.py",
     "E808": "runtime/train/test_checkpoints.py",
     "E809": "compiler/autodiff/test_backward.py",
+    "E810": "runtime/train/test_loop.py",
     "E901": "cli/test_check.py",
 }
 """Codes that no spec gives on its own: it takes weights, inputs or a run to meet them."""

@@ -1,0 +1,1 @@
+"""Training as graphs: what an optimiser does to a flat buffer, and the step around it."""

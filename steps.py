@@ -1,0 +1,154 @@
+"""Compiled training steps: a program's training graph made into code for the shapes it meets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .compiler.interpret import Interpreter, bind_sizes
+from .compiler.ir.graph import Graph
+from .compiler.ir.types import Span
+from .compiler.training.step import (
+    Objective,
+    Recipe,
+    Step,
+    gradient_graph,
+    group_weights,
+    step_graph,
+    update_graph,
+)
+from .runtime.train.loop import Stage
+from .runtime.train.step import LOSS, Arrays, Call, Group, State, initial_state
+
+Compile = Callable[[Graph, bool], Call]
+"""Makes code of a graph whose sizes are known; the flag says that weights change at every call."""
+
+
+def by_reference(graph: Graph, training: bool) -> Call:
+    """The reference interpreter: numpy, exact and slow."""
+    run = Interpreter(graph)
+
+    def call(inputs: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Arrays:
+        with np.errstate(all="ignore"):
+            return run(inputs, weights)
+
+    return call
+
+
+ENGINES: dict[str, Compile] = {"reference": by_reference}
+"""How steps are run, by the engine's name."""
+
+
+@dataclass
+class Steps:
+    """The steps of a training graph; an engine for :class:`runtime.train.loop.Loop`.
+
+    Steps are differentiated once, with the batch open, and compiled for each shape of batches.
+
+    Parameters
+    ----------
+    graph
+        Losses and metrics as outputs, in the mode of inference.
+    objectives, recipe
+        What is made small and how.
+    compile
+        One of ``ENGINES``.
+    accumulate
+        Batches of an update.
+    """
+
+    graph: Graph
+    objectives: Sequence[Objective]
+    recipe: Recipe
+    compile: Compile = by_reference
+    accumulate: int = 1
+    _graphs: dict[Any, Step] = field(default_factory=dict, repr=False)
+    _stages: dict[Any, Stage] = field(default_factory=dict, repr=False)
+    _calls: dict[Any, Call] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.groups = group_weights(self.graph, self.objectives, self.recipe.decayed)
+
+    def state(self, weights: Mapping[str, np.ndarray]) -> State:
+        """The state before the first step."""
+        parts = ("gradient", "update") if self.accumulate > 1 else ("step",)
+        turns = range(len(self.objectives))
+        layouts = [self._step(turn, part).layout for turn in turns for part in parts]
+        groups: list[Group] = list(self.groups)
+        return initial_state(groups, layouts, weights)
+
+    # ------------------------------------------------------------ the engine
+
+    def step(self, turn: int, batch: Mapping[str, np.ndarray]) -> Stage:
+        """The step of an objective for batches of these shapes."""
+        return self._stage(turn, "gradient" if self.accumulate > 1 else "step", batch)
+
+    def update(self, turn: int) -> Stage:
+        """The update after the batches of an objective."""
+        return self._stage(turn, "update", {})
+
+    def evaluate(self, batch: Mapping[str, np.ndarray]) -> Call:
+        """Losses and metrics of a batch, in the mode of inference."""
+        key = _shapes(batch)
+        if key not in self._calls:
+            graph = self.graph.copy()
+            names = {output: name for name, output in self.recipe.metrics.items()}
+            alone = len(self.objectives) == 1
+            names |= {o.loss: LOSS if alone else o.name for o in self.objectives}
+            graph.outputs = [(names[n], value) for n, value in graph.outputs if n in names]
+            self._calls[key] = self.compile(_bound(graph, batch), False)
+        return self._calls[key]
+
+    def culprit(self, turn: int, stage: Stage, inputs: Arrays, weights: Arrays) -> str | None:
+        """Where the first NaN or infinity of a step came from."""
+        graph = next(step.graph for step in self._graphs.values() if step.layout is stage.layout)
+        with np.errstate(all="ignore"):
+            node = Interpreter(_bound(graph, inputs)).first_fault(inputs, weights)
+        if node is None:
+            return None
+        layer = f" of `{node.name}`" if node.name else ""
+        return f"the first came out of `{node.op}`{layer}{_place(node.span)}"
+
+    # ------------------------------------------------------------ helpers
+
+    def _stage(self, turn: int, part: str, batch: Mapping[str, np.ndarray]) -> Stage:
+        key = (turn, part, _shapes(batch))
+        if key not in self._stages:
+            step = self._step(turn, part)
+            call = self.compile(_bound(step.graph, batch), True)
+            self._stages[key] = Stage(step.layout, call)
+        return self._stages[key]
+
+    def _step(self, turn: int, part: str) -> Step:
+        if (turn, part) not in self._graphs:
+            objective, groups, recipe = self.objectives[turn], self.groups, self.recipe
+            if part == "step":
+                made = step_graph(self.graph, objective, groups, recipe)
+            elif part == "gradient":
+                made = gradient_graph(self.graph, objective, groups, recipe, self.accumulate)
+            else:
+                made = update_graph(objective, groups, recipe)
+            self._graphs[turn, part] = made
+        return self._graphs[turn, part]
+
+
+def _bound(graph: Graph, arrays: Mapping[str, np.ndarray]) -> Graph:
+    """The graph for batches of these shapes."""
+    shapes = {name: np.shape(array) for name, array in arrays.items()}
+    for index in graph.inputs:
+        node = graph.node(index)
+        if node.name not in shapes:
+            # Buffers and scalars of the step have fixed sizes.
+            shapes[node.name] = tuple(int(d) for d in node.type.shape)  # type: ignore[arg-type]
+    return graph.bind(bind_sizes(graph, shapes))
+
+
+def _shapes(batch: Mapping[str, np.ndarray]) -> Any:
+    return tuple(sorted((name, np.shape(array)) for name, array in batch.items()))
+
+
+def _place(span: Span | None) -> str:
+    return f" at {span}" if span is not None else ""

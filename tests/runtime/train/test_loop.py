@@ -1,0 +1,313 @@
+"""Training end to end through the reference interpreter: bits, interruption, stopping, faults."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tilth.program import SpecError, load
+from tilth.runtime.data import ArrayDataset
+from tilth.runtime.train.checkpoints import LAST, load_checkpoint, read_checkpoint
+from tilth.runtime.train.logging import read_metrics
+from tilth.training import Silent
+
+SPEC = """tilth: 1
+name: tiny
+model: |
+  input x : f32[N, 6]
+  h = x >> linear(16) as trunk >> bn as norm >> tanh >> dropout(0.2)
+  y = h >> linear(3) as head
+  output y
+train:
+  objective: |
+    input label : i32[N]
+    loss = cross_entropy(y, label)
+  optimizer: adam(lr=0.02)
+  schedule: warmup(1) >> cosine(3)
+  batch: 16
+  epochs: 4
+  ema: 0.9
+  metrics:
+    accuracy: accuracy(y, label)
+"""
+
+
+@pytest.fixture
+def spec(tmp_path, monkeypatch):
+    """Write a spec; the working folder is a new one."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text=SPEC):
+        (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
+        return tmp_path / "tiny.yaml"
+
+    return write
+
+
+def examples(count=100, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, count).astype(np.int32)
+    x = rng.standard_normal((count, 6)) * 0.3
+    x[np.arange(count), label] += 2
+    return {"x": x.astype(np.float32), "label": label}
+
+
+def changed(**settings):
+    """The spec with lines of `train:` replaced or added."""
+    lines = SPEC.splitlines()
+    for key, value in settings.items():
+        lines = [line for line in lines if not line.startswith(f"  {key}:")]
+        lines.append(f"  {key}: {value}")
+    return "\n".join(lines) + "\n"
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+class Interrupting(Silent):
+    """Presses Ctrl-C after some steps."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def step(self, epoch, done, examples, values):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_classifier_learns(spec):
+    run = load(spec()).train(examples(), validate=examples(60, seed=1), show=False)
+    assert run.reason == "epochs" and run.epochs == 4 and run.updates == 4 * 6
+    assert run.metrics["val accuracy"] > 0.95 and run.metrics["loss"] < 0.6
+    parts = {part for _, _, part, _ in run.history}
+    assert parts == {"train", "validate"} and len(run.history) == 24 + 4
+    found = load(spec()).run({"x": examples()["x"]}, run.weights)["y"]
+    assert np.mean(found.argmax(1) == examples()["label"]) > 0.95
+
+
+def test_the_same_seed_gives_the_same_bits(spec):
+    first, again = (load(spec()).train(examples(), show=False) for _ in range(2))
+    other = load(spec()).train(examples(), seed=1, show=False)
+    assert same(first.weights, again.weights)
+    assert not same(first.weights, other.weights)
+
+
+def test_two_epochs_and_two_more_are_four(spec, tmp_path):
+    whole = load(spec()).train(examples(), out=tmp_path / "whole", show=False)
+    load(spec()).train(examples(), epochs=2, out=tmp_path / "parts", show=False)
+    parts = load(spec()).train(examples(), out=tmp_path / "parts", resume=True, show=False)
+    assert same(whole.weights, parts.weights)
+    ends = [read_checkpoint(tmp_path / name / LAST) for name in ("whole", "parts")]
+    assert same(ends[0].slots, ends[1].slots) and same(ends[0].weights, ends[1].weights)
+    logs = [read_metrics(tmp_path / name / "metrics.csv") for name in ("whole", "parts")]
+    values = [[{k: v for k, v in row.items() if k != "seconds"} for row in log] for log in logs]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("after", [1, 6, 9])
+def test_an_interrupted_run_goes_on_bit_for_bit(spec, tmp_path, after):
+    whole = load(spec()).train(examples(), show=False)
+    stopped = load(spec()).train(examples(), out=tmp_path / "run", show=Interrupting(after))
+    assert stopped.reason == "interrupted" and stopped.updates == after
+    rest = load(spec()).train(examples(), out=tmp_path / "run", resume=True, show=False)
+    assert rest.reason == "epochs" and same(whole.weights, rest.weights)
+
+
+def test_a_killed_run_loses_at_most_what_came_after_its_checkpoint(spec, tmp_path):
+    whole = load(spec()).train(examples(), show=False)
+    np.savez(tmp_path / "data.npz", **examples())
+    code = (
+        "import os, sys, tilth\nfrom tilth.training import Silent\n"
+        "class Dies(Silent):\n"
+        "    count = 0\n"
+        "    def step(self, *rest):\n"
+        "        Dies.count += 1\n"
+        "        if Dies.count == 15: os.kill(os.getpid(), 9)\n"
+        "tilth.load('tiny.yaml').train('data.npz', out='run', show=Dies())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert done.returncode == -9
+    found = load_checkpoint(tmp_path / "run")
+    assert found is not None and found.state["updates"] == 12
+    rest = load(spec()).train("data.npz", out=tmp_path / "run", resume=True, show=False)
+    assert same(whole.weights, rest.weights)
+
+
+def test_a_finished_run_goes_on_when_more_epochs_are_asked_for(spec, tmp_path):
+    load(spec()).train(examples(), epochs=2, out=tmp_path / "run", show=False)
+    again = load(spec()).train(examples(), epochs=2, out=tmp_path / "run", resume=True, show=False)
+    assert again.updates == 12 and again.reason == "epochs" and again.history == ()
+
+
+def test_batches_may_add_up_to_one_update(spec):
+    """Two batches of 8 make the update of one of 16, where nothing depends on the batch."""
+    text = SPEC.replace(" >> bn as norm", "").replace(" >> dropout(0.2)", "")
+    run = load(spec(text)).train(examples(96), epochs=1, show=False)
+    halves = text.replace("batch: 16", "batch: 8\n  accumulate: 2")
+    twice = load(spec(halves)).train(examples(96), epochs=1, show=False)
+    assert run.updates == twice.updates == 6
+    for path, weight in run.weights.items():
+        np.testing.assert_allclose(twice.weights[path], weight, rtol=2e-4, atol=2e-6)
+
+
+def test_steps_bound_a_run(spec):
+    run = load(spec()).train(examples(), steps=7, show=False)
+    assert run.updates == 7 and run.reason == "steps"
+
+
+def test_objectives_take_turns(spec):
+    text = changed(ema="0.5")
+    text = text.replace("    loss = cross_entropy(y, label)\n", "    e = cross_entropy(y, label)\n")
+    text += (
+        "  objectives:\n    - {name: head, loss: e, over: head, steps: 2}\n"
+        '    - {name: rest, loss: e, over: [trunk, norm], optimizer: "sgd(lr=0.5)"}\n'
+    )
+    program = load(spec(text))
+    before = program.initial_weights(0)
+    run = program.train(examples(), steps=2, show=False)
+    moved = {
+        path for path, weight in before.items() if not np.array_equal(weight, run.weights[path])
+    }
+    assert moved == {"head.weight", "head.bias", "norm.running_mean", "norm.running_var"}
+    names = [set(values) & {"head", "rest"} for _, _, _, values in
+             program.train(examples(), steps=6, show=False).history]  # fmt: skip
+    assert names == [{"head"}, {"head"}, {"rest"}] * 2
+
+
+def test_frozen_weights_and_statistics_stay(spec):
+    program = load(spec(changed(freeze="[trunk, norm]", ema="0.5")))
+    before = program.initial_weights(0)
+    run = program.train(examples(), epochs=1, show=False)
+    moved = {p for p, weight in before.items() if not np.array_equal(weight, run.weights[p])}
+    assert moved == {"head.weight", "head.bias"}
+
+
+def test_an_average_of_the_weights_is_validated_and_returned(spec, tmp_path):
+    run = load(spec()).train(examples(), out=tmp_path / "run", show=False)
+    last = read_checkpoint(tmp_path / "run" / LAST)
+    assert not np.array_equal(run.weights["head.weight"], last.weights["head.weight"])
+
+
+def test_training_stops_early_and_keeps_the_best(spec, tmp_path):
+    text = changed(
+        early_stop="{metric: loss, patience: 2}",
+        epochs="50",
+        optimizer="sgd(lr=3.0)",
+        schedule="step(99)",
+    )
+    rng = np.random.default_rng(5)
+    noise = {**examples(60, 1), "label": rng.integers(0, 3, 60).astype(np.int32)}
+    run = load(spec(text)).train(examples(), validate=noise, out=tmp_path / "run", show=False)
+    assert run.reason == "early_stop" and run.epochs < 50
+    losses = [values["loss"] for _, _, part, values in run.history if part == "validate"]
+    assert losses.index(min(losses)) == len(losses) - 3
+    best = read_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert best.state["loss"] == min(losses) and run.best is not None
+    assert same(dict(run.best), dict(best.weights))
+
+
+def test_a_number_that_is_not_finite_is_traced_to_its_layer(spec, tmp_path):
+    text = SPEC.replace("y = h >> linear(3) as head", "y = log(h - 9) >> linear(3) as head")
+    with pytest.raises(SpecError) as caught:
+        load(spec(text)).train(examples(), out=tmp_path / "run", show=False)
+    assert caught.value.diagnostics[0].code == "E810"
+    assert re.search(r"the first came out of `log` of `y.*` at 6:7", str(caught.value))
+    assert not (tmp_path / "run" / LAST).exists()
+
+
+def test_data_fills_the_inputs_by_its_form(spec):
+    given = examples()
+    dataset = ArrayDataset({"features": given["x"], "label": given["label"]})
+    run = load(spec()).train(dataset, epochs=1, show=False)
+    assert run.updates == 6
+
+
+def test_batches_of_an_iterable_will_do(spec):
+    given = examples()
+    batches = [{n: a[i : i + 20] for n, a in given.items()} for i in range(0, 100, 20)]
+    run = load(spec()).train(batches, epochs=2, show=False)
+    assert run.updates == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "word"),
+    [
+        (lambda d: {**d, "label": d["label"] + 1}, "E807", "there are 3 classes"),
+        (lambda d: {"x": d["x"]}, "E802", "label"),
+        (lambda d: {**d, "x": d["x"][:, :5]}, "E802", "x"),
+        (lambda d: {n: a[:0] for n, a in d.items()}, "E807", "no examples"),
+        (lambda d: "nowhere", "E807", "nowhere"),
+        (lambda d: 3, "E807", "int"),
+        (lambda d: None, "E807", "no data"),
+    ],
+)
+def test_bad_data_gets_one_clear_message(spec, change, code, word):
+    with pytest.raises(SpecError) as caught:
+        load(spec()).train(change(examples()), show=False)
+    assert [d.code for d in caught.value.diagnostics] == [code]
+    assert word in str(caught.value)
+
+
+def test_a_run_is_not_overwritten_nor_taken_up_by_another(spec, tmp_path):
+    load(spec()).train(examples(), epochs=1, out=tmp_path / "run", show=False)
+    with pytest.raises(SpecError, match="holds a run already"):
+        load(spec()).train(examples(), out=tmp_path / "run", show=False)
+    with pytest.raises(SpecError, match="another run"):
+        load(spec()).train(examples(seed=9), out=tmp_path / "run", resume=True, show=False)
+
+
+def test_a_spec_without_an_objective_is_told_what_it_lacks(spec):
+    text = SPEC.partition("train:")[0]
+    with pytest.raises(SpecError) as caught:
+        load(spec(text)).train(examples(), show=False)
+    assert caught.value.diagnostics[0].code == "E007" and "objective" in str(caught.value)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def command(folder, *words):
+    code = "import sys; from tilth.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_the_command_trains_and_overrides(spec, tmp_path):
+    np.savez(tmp_path / "data.npz", **examples())
+    words = ("train", str(spec()), "--data", "data.npz", "--out", "runs/x", "--json")
+    done = command(
+        tmp_path, *words, "--set", "train.epochs=2", "--set", "train.validate.fraction=0.2"
+    )
+    out, err = done.communicate()
+    assert done.returncode == 0, err
+    found = json.loads(out)
+    assert found["epochs"] == 2 and found["updates"] == 10 and "val accuracy" in found["metrics"]
+    assert (tmp_path / "runs/x/metrics.csv").exists() and "epoch 2/2" in err and "\x1b" not in err
+
+
+def test_ctrl_c_saves_and_resume_goes_on(spec, tmp_path):
+    np.savez(tmp_path / "data.npz", **examples(4000))
+    words = ("train", str(spec()), "--data", "data.npz", "--out", "runs/x")
+    started = command(tmp_path, *words, "--set", "train.epochs=60")
+    log = tmp_path / "runs/x/metrics.csv"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 130 and "--resume" in err, err
+    saved = read_checkpoint(tmp_path / "runs/x" / LAST)
+    assert 0 < saved.state["updates"] < 60 * 250
+    again = command(tmp_path, *words, "--resume", "--set", "train.epochs=1")
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0 and "going on" in err, err
