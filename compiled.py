@@ -34,21 +34,27 @@ def module_source(
     SpecError
         E805 when a size is missing, E804 for what has no kernel yet.
     """
+    with located_faults(program.sources):
+        program.require_runnable()
+        graph = bound_graph(program, sizes)
+        title = program.model.envelope.title or program.name
+        return graph_source(graph, title, threads, Options(precise=precise), weights)
+
+
+def graph_source(
+    graph: Graph, title: str, threads: int | None, options: Options, weights: str | None = None
+) -> str:
+    """The runnable module of a graph whose sizes are all known; raises :class:`OpError` E804."""
     from .compiler.lower.cpu import lower
     from .compiler.lower.source import module_text
     from .compiler.lower.target import Target
     from .runtime import machine
     from .runtime.simd import lanes
 
-    with located_faults(program.sources):
-        program.require_runnable()
-        graph = bound_graph(program, sizes)
-        fused = pipeline.run(graph, Options(precise=precise)).graph
-        target = Target(
-            lanes(), threads or machine.cores(), *machine.cache_sizes(), precise=precise
-        )
-        title = program.model.envelope.title or program.name
-        return module_text(lower(fused, target), title, weights)
+    fused = pipeline.run(graph, options).graph
+    team, caches = threads or machine.cores(), machine.cache_sizes()
+    target = Target(lanes(), team, *caches, precise=options.precise)
+    return module_text(lower(fused, target), title, weights)
 
 
 def bound_graph(program: Program, sizes: Mapping[str, int]) -> Graph:

@@ -11,6 +11,7 @@ import numpy as np
 from .compiler.interpret import Interpreter, bind_sizes
 from .compiler.ir.graph import Graph
 from .compiler.ir.types import Span
+from .compiler.options import Options
 from .compiler.training.step import (
     Objective,
     Recipe,
@@ -38,7 +39,28 @@ def by_reference(graph: Graph, training: bool) -> Call:
     return call
 
 
-ENGINES: dict[str, Compile] = {"reference": by_reference}
+def by_cpu(graph: Graph, training: bool) -> Call:
+    """Compiled for this machine's CPU, float32."""
+    from .compiled import graph_source, plan_of
+    from .runtime.module import Module
+
+    text = graph_source(graph, graph.name, None, Options(training=training))
+    plan = plan_of(text, "step")
+    ports = [port.name for port in plan.inputs]
+    module: Module | None = None
+
+    def call(inputs: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Arrays:
+        nonlocal module
+        if module is None:
+            module = Module(plan, weights)
+        else:
+            module.reload(weights)
+        return module.run({name: inputs[name] for name in ports})
+
+    return call
+
+
+ENGINES: dict[str, Compile] = {"reference": by_reference, "cpu": by_cpu}
 """How steps are run, by the engine's name."""
 
 

@@ -125,14 +125,17 @@ class Module:
         found = iter(kernel_cache.kernels(specs))
         self._kernels = [None if row.kernel is None else next(found) for row in self.plan.rows]
         self._loops = sum(row.kernel is None for row in self.plan.rows)
-        self._packed = self._pack(self.weights)
+        self._packed = self._pack(self.weights, aligned(self.plan.weight_bytes))
         self.weights = {}
         self._template()
 
     # ------------------------------------------------------------ preparing
 
-    def _pack(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-        memory = aligned(self.plan.weight_bytes)
+    def reload(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take other weights, as training does at every step; not while a call is in flight."""
+        self._pack(weights, self._packed)
+
+    def _pack(self, weights: Mapping[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
         for name, array in self.plan.load(weights):
             flat = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
             start = self.plan.packed[name]

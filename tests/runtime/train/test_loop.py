@@ -271,6 +271,21 @@ def test_a_spec_without_an_objective_is_told_what_it_lacks(spec):
     assert caught.value.diagnostics[0].code == "E007" and "objective" in str(caught.value)
 
 
+def test_compiled_steps_give_what_the_reference_gives(spec):
+    text = SPEC.replace(" >> bn as norm >> tanh >> dropout(0.2)", " >> tanh")
+    text = text.replace("input label : i32[N]", "input t : f32[N, 3]")
+    text = text.replace("cross_entropy(y, label)", "mean((y - t) * (y - t))").partition(
+        "  metrics"
+    )[0]
+    given = {"x": examples()["x"], "t": np.tanh(examples()["x"][:, :3])}
+    reference, compiled = (
+        load(spec(text)).train(given, epochs=2, engine=engine, show=False)
+        for engine in ("reference", "cpu")
+    )
+    for path, weight in reference.weights.items():
+        np.testing.assert_allclose(compiled.weights[path], weight, rtol=1e-4, atol=1e-6)
+
+
 # ---------------------------------------------------------------- the command
 
 
