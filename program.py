@@ -57,7 +57,9 @@ from .specs import (
 )
 
 if TYPE_CHECKING:
+    from .decide import Solution
     from .derivatives import ValueAndGrad
+    from .learning import Lessons
     from .training import Run
 
 __all__ = [
@@ -205,7 +207,11 @@ class Program(Questions):
 
     def check(self) -> Report:
         """Prove the facts that the spec states about this variant."""
-        return prove(self.model, self.graph, None if self.overridden else self._other_paths)
+        paths = None if self.overridden else self._other_paths
+        if self.inputs or self.parameters():
+            return prove(self.model, self.graph, paths)
+        answers = (lambda: self.solve().outputs) if self.graph.of_op("fix") else self.run
+        return prove(self.model, self.graph, paths, answers)
 
     def run(
         self,
@@ -242,12 +248,7 @@ class Program(Questions):
         """
         with located_faults(self.sources):
             self.require_runnable(engine, precision)
-            declared = self.declared()
-            self._require_inputs(inputs or {})
-            arrays = {
-                name: check_input(name, np.asarray(array), declared[name])
-                for name, array in (inputs or {}).items()
-            }
+            arrays = self.checked_inputs(inputs or {})
             given = weight_arrays(weights)
             sizes = self._sizes(arrays, given)
             self._require_memory(sizes, precision)
@@ -288,6 +289,18 @@ class Program(Questions):
         from .derivatives import value_and_grad
 
         return value_and_grad(self, of, wrt, training, engine)
+
+    def solve(self, inputs: Mapping[str, Any] | None = None, **how: Any) -> Solution:
+        """Solve a decision process from its model: see :func:`tilth.decide.solve`."""
+        from .decide import solve
+
+        return solve(self, inputs, **how)
+
+    def learn(self, inputs: Mapping[str, Any] | None = None, **how: Any) -> Lessons:
+        """Learn a decision process from episodes: see :func:`tilth.learning.learn`."""
+        from .learning import learn
+
+        return learn(self, inputs, **how)
 
     def read_inputs(
         self, texts: Sequence[str], seed: int = 0, preprocess: Preprocess | None = None
@@ -355,10 +368,13 @@ class Program(Questions):
         self, arrays: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, int]:
         """Values of all open sizes, from inputs (which are checked) and weights."""
-        declared = self.declared()
-        self._require_inputs(arrays)
-        checked = {name: check_input(name, a, declared[name]) for name, a in arrays.items()}
-        return self._sizes(checked, weights)
+        return self._sizes(self.checked_inputs(arrays), weights)
+
+    def checked_inputs(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Arrays by input name in their declared types; raises ``SpecError`` E802."""
+        self._require_inputs(given)
+        kinds = self.declared()
+        return {name: check_input(name, np.asarray(a), kinds[name]) for name, a in given.items()}
 
     def require_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise ``SpecError`` E805 when a size is open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .compiler.cost import Cost, cost
 from .compiler.depth import depth
@@ -74,13 +75,17 @@ class Report:
 
 
 def prove(
-    model: Model, graph: Graph, elsewhere: Callable[[], Collection[str]] | None = None
+    model: Model,
+    graph: Graph,
+    elsewhere: Callable[[], Collection[str]] | None = None,
+    outputs_of: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Report:
     """Check a model: its rules for weights, and the facts that it states.
 
     ``graph`` is the model's, perhaps with sizes filled in. ``elsewhere`` gives the weight paths of
     other variants, which the rules may name too. Without it the model is not one that the spec
     talks about (its options are overridden), so that neither rules nor facts need hold.
+    ``outputs_of`` runs a model that needs no input; numbers of outputs are proven with it.
     """
     found = list(model.warnings)
     if elsewhere is not None:
@@ -103,6 +108,7 @@ def prove(
     if expectation is not None:
         _prove_numbers(expectation, graph, total, proofs, found)
         _prove_outputs(expectation, outputs, sizes, proofs, found)
+        _prove_values(expectation, outputs_of, proofs, found)
     return Report(
         model.name,
         model.variant,
@@ -233,6 +239,42 @@ def _prove_outputs(
             message = f"output `{name}` has not the shape that the spec expects"
             note = f"expected {texts[0]}, found {texts[1]}"
             found.append(Diagnostic("E901", message, place, note))
+
+
+def _prove_values(
+    expectation: Expectation,
+    outputs_of: Callable[[], Mapping[str, Any]] | None,
+    proofs: list[Proof],
+    found: list[Diagnostic],
+) -> None:
+    if not expectation.values:
+        return
+    if outputs_of is None:
+        for fact in expectation.values.values():
+            message = f"`{fact.name}` is not proven by check"
+            hint = "the model needs inputs that check does not have"
+            found.append(Diagnostic("E902", message, fact.span, hint=hint, severity="warning"))
+        return
+    arrays = outputs_of()
+    for fact in expectation.values.values():
+        name, _, items = fact.name.partition("[")
+        place = tuple(int(item) for item in items.rstrip("]").split(",") if item)
+        array = arrays.get(name)
+        if (
+            array is None
+            or len(place) != array.ndim
+            or any(i >= n for i, n in zip(place, array.shape, strict=True))
+        ):
+            shown = ", ".join(f"{n}{list(a.shape)}" for n, a in arrays.items())
+            message = f"no output has the element `{fact.name}`"
+            found.append(Diagnostic("E901", message, fact.span, hint=f"the outputs are {shown}"))
+            continue
+        actual = array[place].item()
+        proofs.append(Proof(f"values.{fact.name}", fact.text, f"{actual:.6g}", fact.agrees(actual)))
+        if not fact.agrees(actual):
+            message = f"`{fact.name}` is not what the spec expects"
+            note = f"expected {fact.text}, found {actual:.8g}"
+            found.append(Diagnostic("E901", message, fact.span, note))
 
 
 def _misnamed_weights(

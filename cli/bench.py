@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..bench.compare import Row, compare
+from ..bench.decisions import compare_decisions, is_decision
 from ..bench.engines import ENGINES, OWN, PEERS
 from ..bench.problem import Chosen, nominal_sizes
 from ..bench.results import save_results
 from ..bench.runner import Schedule, Spread
 from ..program import located_faults, machine
-from .console import Failure, note, reason, say_json, say_table
+from .console import Failure, note, reason, say, say_json, say_table
 from .options import add_model_options, load_chosen, positive
+
+DECISIONS = "quantecon"
+"""The engine that solves decision processes rather than running nets."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -23,7 +27,8 @@ def configure(parser: ArgumentParser) -> None:
         "--against",
         metavar="ENGINES",
         type=_engines,
-        help=f"which of {', '.join(PEERS)}, with commas, or none; all installed ones by default",
+        help=f"which of {', '.join(PEERS)}, with commas, or none; all installed ones by default;"
+        " decision processes: quantecon",
     )
     parser.add_argument("--engine", choices=OWN, default=OWN[0], help="which of ours")
     parser.add_argument("--batch", metavar="N,...", type=_numbers, default=(1,))
@@ -40,6 +45,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Measure every model; 1 when an engine could not run or disagreed."""
+    if args.against == (DECISIONS,):
+        return _decisions(args)
     peers = args.against
     if peers is None:
         peers = tuple(name for name in PEERS if ENGINES[name].installed)
@@ -64,6 +71,26 @@ def run(args: Namespace) -> int:
 
 
 # ---------------------------------------------------------------- helpers
+
+
+def _decisions(args: Namespace) -> int:
+    """Decision processes, each method against QuantEcon's."""
+    rows = []
+    for model in args.model:
+        program = load_chosen(model, args)
+        if not is_decision(program):
+            raise Failure(f"`{model}` is no decision process", usage=True)
+        with located_faults(program.sources):
+            for threads in args.threads or (machine.cores(),):
+                rows += compare_decisions(program, args.rounds, threads)
+    if args.json:
+        say_json([row.as_json() for row in rows])
+    else:
+        for row in rows:
+            say(f"{row.model}, {row.method}, {row.threads} threads: {row.ms:.2f} ms,"
+                f" quantecon {row.quantecon_ms:.2f} ms, {row.ratio:.2f} times faster,"
+                f" difference {row.max_difference:.1e}")  # fmt: skip
+    return 0 if all(row.agrees for row in rows) else 1
 
 
 def _bench(
@@ -146,7 +173,7 @@ def _range(values: Spread | None) -> str:
 def _engines(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text != "none" else ()
     for name in names:
-        if name not in PEERS:
+        if name not in (*PEERS, DECISIONS) or (name == DECISIONS and len(names) > 1):
             raise ArgumentTypeError(f"`{name}` is not one of {', '.join(PEERS)}")
     return names
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "run": "run a model on inputs",
     "query": "ask a probabilistic model about data",
     "explain": "derive how a model's latent variables are summed out, and check it",
+    "solve": "solve a decision process from its model",
+    "learn": "learn a decision process from episodes",
     "why": "say why two nodes were or were not fused",
     "compile": "write a spec as one readable Python file for this CPU",
     "train": "train a model by its spec",

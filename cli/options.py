@@ -56,3 +56,11 @@ def numbers(text: str) -> tuple[float, ...]:
     except ValueError as error:
         message = f"`{text}` is not a list of numbers such as 0.5,0.5,0.5"
         raise ArgumentTypeError(message) from error
+
+
+def place(text: str) -> tuple[int, ...]:
+    """Indices of a state, with commas between them."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise ArgumentTypeError(f"`{text}` is not a state such as 3,0")
+    return tuple(int(part) for part in parts)

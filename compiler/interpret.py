@@ -286,6 +286,15 @@ def _runner(graph: Graph, node: Node, types: list[TensorType]) -> Callable[..., 
     return lambda *arrays: reference(*arrays, **attrs)
 
 
+def run_node(graph: Graph, index: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The results of one node of a graph with known sizes, given its operands."""
+    node = graph.node(index)
+    run = _runner(graph, node, [graph.type_of(v) for v in graph.operands(index)])
+    label = f"%{index} {node.op}{_place(node.span)}"
+    pairs = zip(as_arrays(run(*arrays)), node.types, strict=True)
+    return [_declared(label, array, kind) for array, kind in pairs]
+
+
 def _run(plan: _Plan, values: Arrays) -> list[np.ndarray]:
     """The plan's outputs, given the values of its leaves."""
     values = {**plan.constants, **values}

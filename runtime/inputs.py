@@ -80,7 +80,7 @@ def read_input(
         return _generated(name, value, declared, seed)
     if is_picture(value):
         return check_input(name, _picture(name, value, declared, preprocess), declared)
-    return check_input(name, _from_file(name, value), declared)
+    return check_input(name, array_from_file(name, value), declared)
 
 
 def check_input(name: str, array: np.ndarray, declared: Declared) -> np.ndarray:
@@ -143,7 +143,8 @@ def _picture(
     return load_image(value, size, channels, preprocess)
 
 
-def _from_file(name: str, value: str) -> np.ndarray:
+def array_from_file(name: str, value: str) -> np.ndarray:
+    """The array of an ``.npy`` or ``.npz`` file (``FILE.npz:KEY``); ``name`` is for messages."""
     path, _, key = value.partition(".npz:")
     if key:
         return _from_archive(name, f"{path}.npz", key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import Union
@@ -51,8 +51,8 @@ class Fact:
 class Expectation:
     """The facts of one variant.
 
-    ``outputs`` are shapes by output name; ``at`` are the shapes (by input) and sizes (by symbol)
-    at which the facts hold.
+    ``outputs`` are shapes by output name, ``values`` numbers of outputs (``V[0, 2]``); ``at`` are
+    the shapes (by input) and sizes (by symbol) at which the facts hold.
     """
 
     variant: str
@@ -62,6 +62,7 @@ class Expectation:
     outputs: Mapping[str, Shape]
     at: Mapping[str, Shape | int]
     spans: Mapping[str, Span]
+    values: Mapping[str, Fact] = field(default_factory=dict)
 
 
 def expectations() -> Kind:
@@ -91,6 +92,7 @@ def _read_facts(key: ScalarNode, node: MappingNode, what: str, context: Context)
     facts: dict[str, Fact] = {}
     shapes: dict[str, Mapping[str, Shape | int]] = {}
     spans: dict[str, Span] = {}
+    values: dict[str, Fact] = {}
     for entry in node.entries:
         label = entry.key.text
         spans[label] = entry.value.span
@@ -98,7 +100,10 @@ def _read_facts(key: ScalarNode, node: MappingNode, what: str, context: Context)
             kind = _OUTPUTS if label == "outputs" else _AT
             shapes[label] = read(kind, entry.value, f"{what}.{label}", context) or {}
             continue
-        close = nearest(label, [*KNOWN, "outputs", "at"])
+        if label == "values":
+            values = _read_values(entry.value, f"{what}.{label}", context)
+            continue
+        close = nearest(label, [*KNOWN, "outputs", "at", "values"])
         if label not in KNOWN and close is not None:
             hint = f"did you mean `{close}`?"
             message = f"unknown expectation `{label}`"
@@ -110,7 +115,20 @@ def _read_facts(key: ScalarNode, node: MappingNode, what: str, context: Context)
             facts[label] = Fact(label, value, entry.value.text, entry.value.span)
     outputs = {name: s for name, s in shapes.get("outputs", {}).items() if isinstance(s, tuple)}
     at = shapes.get("at", {})
-    return Expectation(key.text, node.span, key.span, facts, outputs, at, spans)
+    return Expectation(key.text, node.span, key.span, facts, outputs, at, spans, values)
+
+
+def _read_values(node: Node, what: str, context: Context) -> dict[str, Fact]:
+    """Numbers of outputs by ``name[indices]``, with the digits as they were written."""
+    numbers = read(_VALUES, node, what, context) or {}
+    if not isinstance(node, MappingNode):
+        return {}
+    return {
+        name: Fact(name, numbers[name], entry.value.text, entry.value.span)
+        for entry in node.entries
+        for name in (entry.key.text,)
+        if name in numbers and isinstance(entry.value, ScalarNode)
+    }
 
 
 def _size() -> Kind:
@@ -141,6 +159,7 @@ def _facts_schema() -> dict[str, object]:
     shapes = {
         "outputs": {**_OUTPUTS.schema, "description": "shapes by output"},
         "at": {**_AT.schema, "description": "shapes by input at which the facts hold"},
+        "values": {**_VALUES.schema, "description": "numbers of outputs, by element"},
     }
     return {
         "type": "object",
@@ -154,4 +173,7 @@ _NUMBER = number()
 _SHAPE = list_of(_size())
 _OUTPUTS = mapping_of(_SHAPE, r"[A-Za-z_][A-Za-z0-9_.\[\]]*", "an output's name")
 _AT = mapping_of(one_of(_SHAPE, _size()), IDENTIFIER, "an input's or a size's name")
+_VALUES = mapping_of(
+    _NUMBER, r"[A-Za-z_][A-Za-z0-9_]*(\[\d+(, ?\d+)*\])?", "an output's element such as V[0, 2]"
+)
 _FACTS = mapping_of(_NUMBER)

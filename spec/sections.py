@@ -155,7 +155,9 @@ class Train:
 class Solve:
     """The ``solve`` section: how a decision process is solved from its model.
 
-    ``sweeps`` is the number of evaluation sweeps in modified policy iteration.
+    ``sweeps`` is the number of evaluation sweeps in modified policy iteration, ``evaluation`` how
+    policy iteration evaluates. ``horizon`` is a number of steps after which the process ends;
+    ``average`` asks for the reward a step in the long run.
     """
 
     span: Span
@@ -165,6 +167,9 @@ class Solve:
     gamma: float | None = None
     max_steps: int = 100_000
     sweeps: int = 5
+    evaluation: str = "iterative"
+    horizon: int | None = None
+    average: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,8 @@ class Learn:
     """The ``learn`` section: how a decision process is learned from episodes.
 
     ``lambda_`` is the trace decay of ``td_lambda``, ``n`` the steps of ``td_n``; ``max_steps``
-    bounds an episode; ``schedule`` changes ``alpha`` over episodes.
+    bounds an episode; ``schedule`` changes ``alpha`` over episodes. ``start`` are the indices of
+    the state in which episodes start, any state without it.
     """
 
     span: Span
@@ -188,6 +194,10 @@ class Learn:
     seeds: tuple[int, ...] = (0,)
     explore: Call | None = None
     schedule: tuple[Call, ...] = ()
+    start: tuple[int, ...] | None = None
+    traces: str = "accumulating"
+    visits: str = "every"
+    importance: str | None = None
 
 
 def size() -> Kind:
@@ -380,10 +390,13 @@ TRAIN_KEYS = (
 
 SOLVE_KEYS = (
     Key("method", choice(*SOLVERS), "the solver"),
-    Key("tol", number(0, above=True), "the largest change at which it stops"),
+    Key("tol", number(0, above=True), "the error of the values that is allowed"),
     Key("gamma", number(0, 1), "the discount, if the model leaves it open"),
     Key("max_steps", _COUNT, "iterations after which it gives up"),
     Key("sweeps", _COUNT, "evaluation sweeps of modified policy iteration"),
+    Key("evaluation", choice("iterative", "direct"), "how policy iteration evaluates a policy"),
+    Key("horizon", _COUNT, "steps after which the process ends"),
+    Key("average", flag(), "whether the reward a step in the long run counts"),
 )
 
 LEARN_KEYS = (
@@ -398,6 +411,10 @@ LEARN_KEYS = (
     Key("seeds", _one_or_more(_SEED), "seeds of the runs"),
     Key("explore", call_of(EXPLORATION), "how actions are chosen while learning"),
     Key("schedule", chain_of(SCHEDULES), "`alpha` over episodes, as calls with `>>`"),
+    Key("start", _one_or_more(_SEED), "the state in which episodes start; any by default"),
+    Key("traces", choice("accumulating", "replacing"), "traces of `td_lambda`"),
+    Key("visits", choice("first", "every"), "visits that `monte_carlo` counts"),
+    Key("importance", choice("ordinary", "weighted"), "`monte_carlo` from random episodes"),
 )
 
 

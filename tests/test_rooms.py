@@ -15,9 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (
     "compiled",
+    "decide",
     "derivatives",
     "feeding",
     "inference",
+    "learning",
     "program",
     "proof",
     "specs",

@@ -50,7 +50,7 @@ def expectation(node: s.Reduction, env: Env) -> Any:
         for weight in weights:
             tensor = t.elementwise(env, "mul", [tensor, weight], node.span)
         return t.reduce_axes(env, tensor, axes, "sum", node.span)
-    return t.contract(env, [*weights, tensor], axes, node.span)
+    return t.contract(env, [*weights, tensor], axes, node.span, name="E")
 
 
 def _outcomes(row: s.Draw, env: Env, weights: list[Tensor], axes: list[Axis]) -> Env:

@@ -85,6 +85,7 @@ def elaborate(
     """
     constants = envelope.options_for(variant, overrides)
     options = {name: constant.value for name, constant in constants.items()}
+    options = _discount(envelope) | options
     chosen = variant if variant in envelope.variants else envelope.default_variant
     document = envelope.document
     reporter.sources[document.file] = document.text
@@ -228,6 +229,12 @@ def _check_defaults(envelope: Envelope, reporter: Reporter) -> None:
                 hint = f"did you mean `{close}`?" if close else f"it has {', '.join(names)}"
                 message = f"`{layer.name}` has no setting `{name}`"
                 reporter.report(Diagnostic("E401", message, value.key_span, hint=hint))
+
+
+def _discount(envelope: Envelope) -> dict[str, float]:
+    """``gamma`` as ``solve`` or ``learn`` has it, for a model that leaves it open."""
+    sections = [x for x in (envelope.solve, envelope.learn) if x is not None]
+    return next(({"gamma": x.gamma} for x in sections if x.gamma is not None), {})
 
 
 def _fix_settings(envelope: Envelope) -> dict[str, Any]:

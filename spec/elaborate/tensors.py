@@ -21,11 +21,11 @@ _RANK = {"bool": 0, "u8": 1, "i8": 1, "i32": 2, "u64": 3, "i64": 3, "f16": 4, "f
 
 
 def emit(env: Env, op: str, operands: Sequence[Tensor], span: Span, labels: Any = None,
-         **attrs: Any) -> Tensor:  # fmt: skip
+         name: str = "", **attrs: Any) -> Tensor:  # fmt: skip
     """One node on tensors that are aligned already; the labels are the first operand's."""
     builder = env.builder
     values = [builder.local(t.value, t.home) for t in operands]
-    result = builder.emit(op, values, attrs, span)
+    result = builder.emit(op, values, attrs, span, name)
     kept = operands[0].labels if labels is None else tuple(labels)
     return Tensor(result, builder, kept)
 
@@ -462,15 +462,15 @@ def reduce_axes(env: Env, tensor: Tensor, axes: Sequence[Axis], kind: str, span:
 
 
 def contract(env: Env, factors: Sequence[Tensor], axes: Sequence[Axis], span: Span,
-             semiring: str = "sum_product") -> Tensor:  # fmt: skip
-    """Contract scalar-valued factors over labels in one node."""
+             semiring: str = "sum_product", name: str = "") -> Tensor:  # fmt: skip
+    """Contract scalar-valued factors over labels in one node; ``name`` says what made it."""
     factors = promote(env, factors, span)
     labels = union(factors)
     letters = {axis: _letter(place) for place, axis in enumerate(labels)}
     kept = [axis for axis in labels if axis not in axes]
     inputs = ",".join("".join(letters[axis] for axis in t.labels) for t in factors)
     spec = f"{inputs}->{''.join(letters[axis] for axis in kept)}"
-    return emit(env, "contract", factors, span, kept, semiring=semiring, spec=spec)
+    return emit(env, "contract", factors, span, kept, name, semiring=semiring, spec=spec)
 
 
 def _letter(place: int) -> str:

@@ -1,0 +1,1 @@
+"""From Bellman's equations to a sparse decision process."""

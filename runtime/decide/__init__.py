@@ -1,0 +1,1 @@
+"""Solving decision processes from their model, and learning them from episodes."""

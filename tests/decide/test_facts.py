@@ -1,0 +1,45 @@
+"""Numbers of outputs under ``expect:`` are proven by solving."""
+
+from tilth.program import load
+
+TEXT = """tilth: 1
+name: doubling
+expect: {doubling: {values: {"V[1]": %s, "%s": 0.0}}}
+model: |
+  index s : 0..3
+  fix { V[s] = s + 0.5 * V[s] }
+  output V
+"""
+
+
+def report(tmp_path, number, element="V[0]"):
+    path = tmp_path / "doubling.yaml"
+    path.write_text(TEXT % (number, element))
+    return load(path).check()
+
+
+def test_what_holds_is_proven(tmp_path):
+    found = report(tmp_path, "2.000")
+    assert found.ok and [p.name for p in found.proofs] == ["values.V[1]", "values.V[0]"]
+
+
+def test_what_does_not_hold_is_an_error(tmp_path):
+    found = report(tmp_path, "2.001")
+    assert [d.code for d in found.diagnostics] == ["E901"]
+    assert found.diagnostics[0].found == "expected 2.001, found 2"
+
+
+def test_an_element_that_is_not_there(tmp_path):
+    for element in ("V[3]", "W[0]", "V[0, 0]"):
+        (fault,) = report(tmp_path, "2.0", element).diagnostics
+        assert fault.code == "E901" and fault.hint == "the outputs are V[3]"
+
+
+def test_a_model_with_inputs_cannot_be_proven(tmp_path):
+    path = tmp_path / "shift.yaml"
+    path.write_text(
+        'tilth: 1\nname: shift\nexpect: {shift: {values: {"y[0]": 1.0}}}\nmodel: |\n'
+        "  input x : f32[3]\n  y = x + 1\n  output y\n"
+    )
+    (warning,) = load(path).check().diagnostics
+    assert warning.severity == "warning" and warning.code == "E902"
