@@ -18,6 +18,7 @@ __all__ = [
     "decoded",
     "dense",
     "depthwise",
+    "grid_edges",
     "matrix",
     "panels",
     "planar",
@@ -133,3 +134,11 @@ def window_shares(counts: list[list[int]], dtype: type) -> np.ndarray:
     for along in counts:
         total = np.multiply.outer(total, along)
     return np.ascontiguousarray(1 / total, dtype)
+
+
+def grid_edges(rows: int, columns: int) -> np.ndarray:
+    """Pairs of neighbours on a grid; see the op ``grid_edges``."""
+    number = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
+    across = np.stack([number[:, :-1].ravel(), number[:, 1:].ravel()], axis=1)
+    down = np.stack([number[:-1].ravel(), number[1:].ravel()], axis=1)
+    return np.concatenate([across, down])

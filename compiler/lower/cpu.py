@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, cast
 
+import numpy as np
+
 from ...runtime.abi import Address, Step, Word
 from ...runtime.module import Check, KernelSpec, Port, Row
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import DTYPES, TensorType
-from ..ops import OpError
+from ..ops import OPS, OpError
 from .load import LoadProgram, LoadText, Packed
 from .storage import BLOCK, Arena, Blocked, Buffer, Flat, Lane, Loop, Mapped, Place, Storage
 from .target import Target
@@ -87,10 +89,7 @@ class Lowering:
         for index, node in self.graph.nodes():
             if node.op in LEAVES or index in self.phases:
                 continue
-            if node.op not in RULES:
-                raise OpError("E804", f"there is no CPU kernel for `{node.op}` yet",
-                              "run it with `--engine reference`")  # fmt: skip
-            RULES[node.op](self, index, node)
+            RULES.get(node.op, expand)(self, index, node)
 
     # ------------------------------------------------------------ asking
 
@@ -257,6 +256,12 @@ class Lowering:
 
     # ------------------------------------------------------------ finishing
 
+    def known(self, array: np.ndarray, dtype: str) -> Flat:
+        """An array known while compiling, in the weights' memory."""
+        array = np.array(array, DTYPES[dtype], order="C")
+        packed = self.load.pack("known", self.load.literal(array), max(array.nbytes, 1))
+        return Flat(packed, array.shape, dtype)
+
     def check(self, code: str, message: str, hint: str = "") -> Address:
         """A cell that a kernel sets to report a fault."""
         cell = self.cells(1)
@@ -375,6 +380,38 @@ def rule(*ops: str) -> Callable[[LowerRule], LowerRule]:
     return enter
 
 
+def expand(state: Lowering, index: int, node: Node) -> None:
+    """An op without a rule of its own, in the simpler ops that the op table says it is."""
+    from .recipe import Recipe
+
+    expansion = OPS[node.op].expansion
+    if expansion is None:
+        raise OpError(
+            "E804",
+            f"there is no CPU kernel for `{node.op}`: {WITHOUT_KERNEL.get(node.op, 'not yet')}",
+            "run it with `--engine reference`",
+        )
+    r = Recipe(state, state.graph.operands(index))
+    made = expansion([r.writer.expr(v) for v in r.inputs], node.attrs)
+    results = made if isinstance(made, Sequence) else [made]
+    r.finish(index, *(result.value for result in results))
+
+
+WITHOUT_KERNEL = {
+    "site": "inference turns statements into tensor ops first",
+    "factor": "inference turns energies into tensor ops first",
+    "query": "inference turns questions into tensor ops first",
+    "grad": "differentiation turns it into tensor ops first",
+    "chain": "it runs in the reference, in log space",
+    "sample": "it draws by rejection for some distributions, which the reference does",
+    "svd": "decompositions run in the reference, by LAPACK",
+    "eigh": "decompositions run in the reference, by LAPACK",
+    "qr": "decompositions run in the reference, by LAPACK",
+    "log_bessel_k": "it is a sum over a grid, in the reference",
+}
+"""Why an op has neither a rule nor an expansion."""
+
+
 def load_rules() -> None:
     """Import the modules that fill the table; they import this one."""
     from . import cpu_contract as cpu_contract
@@ -383,7 +420,10 @@ def load_rules() -> None:
     from . import cpu_layout as cpu_layout
     from . import cpu_linear as cpu_linear
     from . import cpu_loops as cpu_loops
+    from . import cpu_matrix as cpu_matrix
     from . import cpu_nest as cpu_nest
+    from . import cpu_places as cpu_places
+    from . import cpu_random as cpu_random
     from . import cpu_resample as cpu_resample
     from . import cpu_rows as cpu_rows
     from . import cpu_simple as cpu_simple

@@ -241,11 +241,17 @@ def _dense(state: Lowering, index: int, parts: ConvParts) -> None:
     _direct(state, index, wide, wide.shape, text)
 
 
+def _reads_planes(parts: ConvParts, stored: Any) -> bool:
+    """Whether the input is read as the caller gave it: few channels, not in blocks yet."""
+    plain = not parts.prologue and parts.shape.dilation == (1, 1)
+    few = parts.shape.channels < BLOCK
+    return few and plain and not isinstance(stored, (Blocked, Mapped))
+
+
 def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: str) -> None:
     value = state.graph.operands(index)[0]
     stored = state.stored.get(value)
-    planar = shape.channels < BLOCK and not parts.prologue and shape.dilation == (1, 1)
-    if planar and not isinstance(stored, (Blocked, Mapped)):
+    if _reads_planes(parts, stored):
         _planar(state, index, parts, state.flat(value), weight)
         return
     flat = shape.pointwise and shape.stride == (1, 1) and not parts.prologue

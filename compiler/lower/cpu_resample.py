@@ -8,8 +8,8 @@ import numpy as np
 
 from ...runtime.kernels import resize
 from ..ir.graph import Node, Value
-from ..ops import OPS, OpError
-from .cpu import Lowering, rule
+from ..ops import OPS
+from .cpu import Lowering, expand, rule
 from .recipe import Recipe
 
 
@@ -76,11 +76,32 @@ def adaptive_by_axis(state: Lowering, index: int, node: Node) -> None:
         if node.op == "adaptive_avgpool":
             x = _along(r, x, 2 + i, _matrix(node.op, length, {"size": (count,)}))
             continue
-        cells = _cells(length, count)
-        places = r.graph.add_constant(cells.astype(np.int32), "i32")
+        places = r.graph.add_constant(cells(length, count).astype(np.int32), "i32")
         x = r("take", x, places, attrs={"axis": 2 + i})
         x = r("reduce", x, attrs={"kind": "max", "axes": (3 + i,), "keepdims": False})
     r.finish(index, x)
+
+
+@rule("avgpool_backward", "adaptive_avgpool_backward", "resize_backward")
+def lower_adjoint(state: Lowering, index: int, node: Node) -> None:
+    """The products with transposed matrices, axis by axis."""
+    attrs: Any = node.attrs
+    forward = node.op.removesuffix("_backward")
+    r = Recipe(state, state.graph.operands(index))
+    x = r.inputs[0]
+    for i, length in enumerate(state.shape(Value(index))[2:]):
+        along = {"count": "size"} if forward == "adaptive_avgpool" else {}
+        names = [name for name in attrs if name not in ("size", "input_size", "count")]
+        settings = {name: _one(attrs[name], i) for name in names}
+        if forward != "avgpool":
+            settings["size"] = (attrs["count" if along else "size"][i],)
+        x = _along(r, x, 2 + i, np.ascontiguousarray(_matrix(forward, length, settings).T))
+    r.finish(index, x)
+
+
+def _one(value: Any, axis: int) -> Any:
+    """A setting of one axis alone."""
+    return (value[axis],) if isinstance(value, (tuple, list)) else value
 
 
 def _matrix(op: str, length: int, attrs: Any) -> np.ndarray:
@@ -89,7 +110,7 @@ def _matrix(op: str, length: int, attrs: Any) -> np.ndarray:
     return np.ascontiguousarray(reference(np.eye(length)[None], **attrs)[0].T)
 
 
-def _cells(length: int, count: int) -> np.ndarray:
+def cells(length: int, count: int) -> np.ndarray:
     """Positions of the elements of each cell; the last is repeated where a cell is short."""
     i = np.arange(count)
     first, last = i * length // count, -(-(i + 1) * length // count)
@@ -114,8 +135,8 @@ def lower_grid_sample(state: Lowering, index: int, node: Node) -> None:
     value, points = state.graph.operands(index)
     kinds = state.type_of(value), state.type_of(points)
     if any(kind.dtype != "f32" for kind in kinds):
-        raise OpError("E804", "grid_sample has a CPU kernel for float32 only",
-                      "cast its operands to f32")  # fmt: skip
+        expand(state, index, node)
+        return
     x, grid = state.blocked(value), state.flat(points)
     out = state.new_blocked(Value(index))
     words = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...runtime.kernels.pointwise import Writer, row_major
 from ..ir.graph import Node, Value
-from .cpu import Lowering
+from .cpu import Lowering, rule
 from .cpu_contract import contract
 from .cpu_nest import Strided, Walk, emit_nest, fold_axes
 from .cpu_views import pad_constant
@@ -79,6 +79,24 @@ def conv_by_windows(state: Lowering, index: int, node: Node) -> None:
     )  # fmt: skip
 
 
+@rule("conv_backward_weight")
+def lower_backward_weight(state: Lowering, index: int, node: Node) -> None:
+    """The product of windows and cotangents over images and places."""
+    attrs: Any = node.attrs
+    x, d = (state.view(v) for v in state.graph.operands(index))
+    out = state.new_flat(Value(index))
+    kernel, groups = attrs["kernel"], attrs["groups"]
+    n = len(kernel)
+    where = Windows(kernel, attrs["stride"], attrs["dilation"], attrs["pad"], d.shape[2:])
+    taps, places = KERNEL[:n], PLACE[:n]
+    terms = [
+        (f"ngc{places}{taps}", in_groups(windows(state, x, where, 0.0), 1, groups)),
+        (f"ngf{places}", in_groups(d, 1, groups)),
+    ]
+    target = in_groups(out, 0, groups)
+    contract(state, terms, f"gfc{taps}", target, "sum_product", node.name or node.op)
+
+
 def in_groups(view: Flat, axis: int, groups: int) -> Flat:
     """An axis as groups of equal size."""
     size, step = view.shape[axis] // groups, view.strides[axis]
@@ -97,12 +115,12 @@ def pool_by_windows(state: Lowering, index: int, node: Node) -> None:
     axes = range(2 + n, 2 + 2 * n)
     label = node.name or node.op
     if node.op == "maxpool":
-        view = windows(state, x, where, _lowest(x.dtype))
-        fold_axes(state, *_whole(view), axes, "max", *_same(x.dtype), out, label)
+        view = windows(state, x, where, lowest(x.dtype))
+        fold_axes(state, *whole(view), axes, "max", *identity(x.dtype), out, label)
         return
     view = windows(state, x, where, 0.0)
     total = state.loose_flat(out.shape, x.dtype)
-    fold_axes(state, *_whole(view), axes, "sum", *_same(x.dtype), total, label)
+    fold_axes(state, *whole(view), axes, "sum", *identity(x.dtype), total, label)
     scale = state.load.pack("counts", _shares(where, x.shape[2:], attrs["count_pad"], x.dtype),
                             prod(out.shape[2:]) * (4 if x.dtype == "f32" else 8))  # fmt: skip
     writer = Writer()
@@ -115,17 +133,20 @@ def pool_by_windows(state: Lowering, index: int, node: Node) -> None:
     emit_nest(state, Walk(out.shape, (), operands, (result,), writer.finish(product)), label)
 
 
-def _lowest(dtype: str) -> float:
+def lowest(dtype: str) -> float:
+    """What no element is below."""
     if dtype in ("f32", "f64"):
         return float("-inf")
     return int(np.iinfo({"i32": np.int32, "i64": np.int64}[dtype]).min)
 
 
-def _whole(view: Flat) -> tuple[list[Strided], tuple[int, ...]]:
+def whole(view: Flat) -> tuple[list[Strided], tuple[int, ...]]:
+    """A view as the one operand of a walk over its shape."""
     return [Strided(view.place, view.strides, view.dtype)], view.shape
 
 
-def _same(dtype: str) -> tuple[Any, Sequence[float]]:
+def identity(dtype: str) -> tuple[Any, Sequence[float]]:
+    """The expression that is its operand, and its constants."""
     writer = Writer()
     return writer.finish(writer.argument(dtype)), ()
 

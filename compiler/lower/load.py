@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from ...runtime.abi import Address
 from ..ir.graph import Graph, Node, Value
 
@@ -95,7 +97,10 @@ class LoadProgram:
         self.names[value] = name
 
     def _constant(self, node: Node) -> str:
-        array = self.graph.constants[str(node.attrs["hash"])]
+        return self.literal(self.graph.constants[str(node.attrs["hash"])])
+
+    def literal(self, array: np.ndarray) -> str:
+        """Text that makes an array."""
         if array.size <= LISTED:
             text = repr(array.tolist()).replace("inf", "np.inf").replace("nan", "np.nan")
             return f"np.array({text}, np.{array.dtype})"
@@ -187,6 +192,9 @@ TEXT: dict[str, Callable[..., str]] = {
     ),
     "size_of": lambda o, node, v, g: (
         f"np.array({node.attrs['size']}, np.{_numpy(node.type.dtype)})"
+    ),
+    "grid_edges": lambda o, node, v, g: (
+        f"pack.grid_edges({node.attrs['rows']}, {node.attrs['columns']})"
     ),
     "identity": lambda o, node, v, g: o[0],
     "stop_gradient": lambda o, node, v, g: o[0],

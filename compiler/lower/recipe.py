@@ -7,7 +7,7 @@ from typing import Any
 
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import AttrValue, TensorType
-from ..ops import OPS
+from ..ops.expr import Writer
 from ..options import Options
 from ..passes.fuse_elementwise import fuse_elementwise
 from ..rewrite import Rewriter
@@ -23,21 +23,17 @@ class Recipe:
         self.graph = Graph("recipe")
         self.outer = list(values)
         self.inputs = [self.graph.add_input("a", state.type_of(v)) for v in values]
+        self.writer = Writer(self.graph)
 
     def __call__(
         self, op: str, *operands: Value, attrs: Mapping[str, AttrValue] | None = None
     ) -> Value:
         """Add an op; types by its rule."""
-        types = OPS[op].shape([self.graph.type_of(v) for v in operands], attrs or {})
-        return Value(self.graph.add(op, operands, attrs, tuple(types)))
+        return self.writer.emit(op, operands, attrs)[0]
 
     def type_of(self, value: Value) -> TensorType:
         """The type of a value of the region."""
         return self.graph.type_of(value)
-
-    def number(self, value: float, dtype: str) -> Value:
-        """A scalar."""
-        return self("fill", attrs={"shape": (), "value": value, "dtype": dtype})
 
     def finish(self, index: int, *results: Value) -> None:
         """Emit the region; its results are those of node ``index``."""

@@ -29,6 +29,7 @@ from . import shaping as shaping
 from . import sort as sort
 
 from . import gradients as gradients  # isort: skip
+from . import expansions as expansions  # isort: skip
 from .base import LAYERS, OPS, Builder, Layer, Op, Operand, OpError, Setting, infer
 
 __all__ = ["LAYERS", "OPS", "Builder", "Layer", "Op", "OpError", "Operand", "Setting", "infer"]

@@ -201,7 +201,7 @@ def expansion_of(*names: str) -> Callable[[Expansion], Expansion]:
 
     def enter(expansion: Expansion) -> Expansion:
         for name in names:
-            if OPS[name].gradient is None:
+            if OPS[name].gradient is None and not OPS[name].why_no_gradient:
                 _enter_gradient(name, gradient=_through_expansion)
             OPS[name] = replace(OPS[name], expansion=expansion)
         return expansion

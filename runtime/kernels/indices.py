@@ -45,3 +45,11 @@ def fold_loops(depth: int, operands: int, body: Iterable[str]) -> list[str]:
         steps = "".join(f" + j{d} * a{i}_r{d}" for d in range(depth))
         rows.append(f"{pad}p{i} = s{i}{steps}")
     return [*rows, *(pad + line for line in body)]
+
+
+def folded_number(depth: int) -> str:
+    """The number of an element among those that are folded, row by row."""
+    number = "j0" if depth else "0"
+    for d in range(1, depth):
+        number = f"({number}) * r{d} + j{d}"
+    return number

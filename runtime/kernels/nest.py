@@ -103,7 +103,9 @@ def arrange(
         )
         for wanted in (False, True)
     )
-    lanes = _lanes_of(kept, folded, operands, width)
+    # Positions count the folded axes row by row, which a vector along one of several would not.
+    along = folded if not ordered or len(folded) == 1 else []
+    lanes = _lanes_of(kept, along, operands, width)
     nothing = Axis(1, (0,) * len(strides))
     if lanes is None:
         lanes, inner = nothing, "kept"

@@ -402,7 +402,7 @@ def _kept_positions(kernel: NestKernel, cells: _Cells) -> list[str]:
     body = [
         *cells.evaluate(),
         f"value = {sign}{value}",
-        "place = spread64(j0 * 1.0)" if kernel.reduced else "place = spread64(0.0)",
+        f"place = spread64(({indices.folded_number(kernel.reduced)}) * 1.0)",
         "ahead = folds.leads(value, place, best, found)",
         "best = pick(ahead, value, best)",
         "found = pick(ahead, place, found)",

@@ -116,7 +116,7 @@ def _lse(kernel: NestKernel, output: str) -> list[str]:
 
 def _position(kernel: NestKernel, output: str, source: str) -> list[str]:
     sign = ">" if kernel.fold == "argmax" else "<"
-    place = "step" if kernel.inner == "reduced" else "j0" if kernel.reduced else "0"
+    place = "step" if kernel.inner == "reduced" else indices.folded_number(kernel.reduced)
     kind = "float64" if source[0] == "f" else "int64"
     body = [
         *_evaluate(kernel),

@@ -63,3 +63,13 @@ def test_layer_builder_accepts_its_settings(name) -> None:
     layer = LAYERS[name]
     signature = inspect.signature(layer.build)
     signature.bind(None, [], **{s.name: None for s in layer.settings})
+
+
+def test_every_op_runs_on_the_cpu_or_says_why_not() -> None:
+    from tilth.compiler.lower.cpu import LEAVES, RULES, WITHOUT_KERNEL, load_rules
+    from tilth.compiler.lower.load import TEXT
+
+    load_rules()
+    ways = {*RULES, *LEAVES, *TEXT, *WITHOUT_KERNEL}
+    assert [name for name, op in OPS.items() if op.expansion is None and name not in ways] == []
+    assert not [name for name in WITHOUT_KERNEL if name in RULES or OPS[name].expansion]

@@ -27,16 +27,12 @@ SIZES = {
 }
 OPTIONS = {"nasnet": {"side": 67}}
 
-WITHOUT = ("alexnet_paper", "googlenet_paper", "vgg_a_lrn")
-"""Local response normalisation has no lowering yet."""
-
 # Inference turns `~` and factors into tensor ops; what it makes of them is tested with it.
 CASES = [
     (entry, variant)
     for entry in zoo.entries()
     if entry.family != "probabilistic"
     for variant in (entry.variants or (None,))
-    if (variant or entry.name) not in WITHOUT
 ]
 
 QUICK = ("recurrent", "decision")

@@ -249,3 +249,29 @@ def test_other_vector_widths(width):
     product = b("contract", x, y, spec="ij,jk->ik", semiring="sum_product")
     check(b.output(product, b("reduce", product, kind="lse", axes=(1,), keepdims=False)),
           width=width)  # fmt: skip
+
+
+# ---------------------------------------------------------------- linear algebra
+
+
+@pytest.mark.parametrize("dtype", ["f64", pytest.param("f32", marks=slow)])
+def test_linear_algebra(dtype):
+    b = Build()
+    data = b.rng.standard_normal((3, 5, 5))
+    a = b.input((3, 5, 5), dtype, data + 4 * np.eye(5) * np.array([1, -1, 1])[:, None, None])
+    spd = b.input((3, 5, 5), dtype, data @ data.swapaxes(1, 2) + np.eye(5))
+    right, vectors = b.input((5, 2), dtype), b.input((3, 5), dtype)
+    lower = b("cholesky", spd)
+    outs = [lower, b("inverse", a), b("det", a), b("logdet", spd), b("logdet", a)]
+    outs += [b("solve", a, b.input((3, 5, 2), dtype)), b("solve", a, vectors)]
+    outs += [b("triangular_solve", lower, b.input((3, 5, 2), dtype), lower=True)]
+    outs += [b("triangular_solve", a, vectors, lower=False)]
+    outs += [b("solve", b.input((5, 5), dtype), right)]
+    check(b.output(*outs), 1e-10 if dtype == "f64" else 1e-4, threads=2)
+
+
+def test_a_matrix_without_an_answer_is_told():
+    b = Build()
+    module = compiled(b.output(b("cholesky", b.input((2, 2), "f64", [[1, 2], [2, 1]]))).graph, {})
+    with pytest.raises(RuntimeFault, match="not positive definite"):
+        module.run(b.inputs)

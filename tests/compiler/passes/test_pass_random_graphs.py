@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pass_bench import Sketch, assert_same, scan_body
+from pass_bench import Sketch, assert_same, scan_body, values_for
 from tilth.compiler.ir.graph import Graph, Value
 from tilth.compiler.ir.text import parse_graph, print_graph
 from tilth.compiler.options import Options
@@ -255,3 +256,25 @@ def test_the_pipeline_keeps_values(graph: Graph) -> None:
 @given(graph=GRAPHS, options=st.sampled_from((Options(precise=True), Options(training=True))))
 def test_options_keep_values(graph: Graph, options: Options) -> None:
     assert_same(graph, run(graph, options, verify=True).graph)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(graph=GRAPHS)
+def test_the_compiled_graph_keeps_values(graph: Graph) -> None:
+    """What the lowering and its kernels make of a fused graph, against the interpreter."""
+    from tilth.compiled import plan_of
+    from tilth.compiler.interpret import interpret
+    from tilth.compiler.lower.cpu import lower
+    from tilth.compiler.lower.source import module_text
+    from tilth.compiler.lower.target import Target
+    from tilth.runtime.module import Module
+    from tilth.runtime.simd import lanes
+
+    inputs, params = values_for(graph)
+    expected = interpret(graph, inputs, params, precision="f64")
+    text = module_text(lower(run(graph).graph, Target(lanes(), 2)), "random")
+    found = Module(plan_of(text, "random"), params, 2).run(inputs)
+    for name, reference in expected.items():
+        gap = np.abs(found[name].astype(np.float64) - reference).max(initial=0)
+        assert gap <= 1e-4 * max(np.abs(reference).max(initial=0), 1e-3), (name, gap)
