@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,33 @@ def graph_source(
     team, caches = threads or machine.cores(), machine.cache_sizes()
     target = Target(lanes(), team, *caches, precise=options.precise)
     return module_text(lower(fused, target), title, weights)
+
+
+@dataclass(frozen=True)
+class PlanKernel:
+    """A kernel of a plan, how many rows call it, and its Python source."""
+
+    name: str
+    rows: int
+    source: str
+
+    def machine_code(self) -> tuple[str, str]:
+        """LLVM IR and assembler, compiled for this machine here and now."""
+        from .runtime import kernel_cache
+
+        made = kernel_cache.compiled(kernel_cache.key_of(self.name, self.source), self.source)
+        return made.inspect_llvm(), made._library.get_asm_str()
+
+
+def plan_kernels(
+    program: Program, sizes: Mapping[str, int], precise: bool = False
+) -> tuple[PlanKernel, ...]:
+    """The kernels of a program's plan, those of the first rows first."""
+    plan = plan_of(module_source(program, sizes, precise=precise), program.name)
+    specs = [row.kernel for row in plan.rows if row.kernel is not None]
+    counts = Counter(spec.name for spec in specs)
+    named = {spec.name: spec for spec in specs}
+    return tuple(PlanKernel(name, counts[name], spec.source()) for name, spec in named.items())
 
 
 def bound_graph(program: Program, sizes: Mapping[str, int]) -> Graph:

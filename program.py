@@ -13,18 +13,18 @@ import numpy as np
 from . import zoo
 from .compiler.autodiff import expand_gradients
 from .compiler.cost import Cost, cost
+from .compiler.initial_weights import InitialWeights
 from .compiler.interpret import bind_sizes, interpret
 from .compiler.ir.dims import Dim, DimLike, UnboundSymbol, evaluate
 from .compiler.ir.graph import Graph
 from .compiler.ir.text import print_graph
 from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
 from .compiler.ops.base import OpError
-from .compiler.ops.initialise import initialise
 from .compiler.options import Options
 from .compiler.why import why
 from .inference import Questions
 from .proof import Proof, Report, prove, sizes_at
-from .runtime import machine
+from .runtime import disk_cache, machine
 from .runtime import weights as files
 from .runtime.faults import RuntimeFault
 from .runtime.images import Preprocess
@@ -71,6 +71,7 @@ __all__ = [
     "Report",
     "SpecError",
     "decode_spec",
+    "disk_cache",
     "find_spec",
     "format_spec",
     "json_schema",
@@ -336,13 +337,8 @@ class Program(Questions):
         self, seed: int = 0, sizes: Mapping[str, int] | None = None, without: Container[str] = ()
     ) -> dict[str, np.ndarray]:
         """Weights by path from the spec's initialisers, those in ``without`` left out."""
-        made: dict[str, np.ndarray] = {}
-        for _, node in self.graph.bind(sizes or {}).of_op("param"):
-            path, kind = str(node.attrs["path"]), node.type
-            if path not in without:
-                rule: Any = node.attrs["init"]
-                made[path] = initialise(rule, _fixed(kind), kind.dtype, seed, path)
-        return made
+        made = InitialWeights(self.graph.bind(sizes or {}), seed)
+        return {path: made[path] for path in made if path not in without}
 
     def declared(self, sizes: Mapping[str, DimLike] | None = None) -> dict[str, Declared]:
         """What each input must be, with the sizes that are known filled in."""
@@ -385,7 +381,7 @@ class Program(Questions):
             _fail("E805", f"the size {names} has no value", shapes,
                   "give the input's shape: `--shape NAME=1x3x224x224`")  # fmt: skip
 
-    def weights_for(self, weights: Any = None, seed: int = 0) -> dict[str, np.ndarray]:
+    def weights_for(self, weights: Any = None, seed: int = 0) -> Mapping[str, np.ndarray]:
         """Weights by path from a file or arrays, else from the initialisers.
 
         Open sizes of weights (of models that leave them open) must be set by the inputs; then
@@ -393,7 +389,7 @@ class Program(Questions):
         """
         given = weight_arrays(weights)
         if given is None:
-            return self.initial_weights(seed, self.nominal_sizes())
+            return InitialWeights(self.graph.bind(self.nominal_sizes()), seed)
         name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights)
         open_weights = any(kind.symbols for kind in self.parameters().values())
         sizes = self._sizes({}, given) if open_weights else {}

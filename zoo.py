@@ -45,13 +45,14 @@ class Entry:
 @cache
 def entries(folder: Path = FOLDER) -> tuple[Entry, ...]:
     """Every spec of the zoo, by family and name."""
-    found = [_entry(path) for path in folder.glob("*/*.yaml")]
-    return tuple(sorted(found, key=lambda entry: (entry.family, entry.name)))
+    return tuple(sorted(map(_entry, _files(folder)), key=lambda e: (e.family, e.name)))
 
 
 def find(name: str, folder: Path = FOLDER) -> tuple[Entry, str | None] | None:
     """The spec of that name, or the spec and the variant of that name."""
-    known = entries(folder)
+    # Reading all heads takes a while, and only files that mention the name can be meant.
+    likely = [path for path in _files(folder) if name == path.stem or name in _text(path)]
+    known = [_entry(path) for path in likely]
     for entry in known:
         if entry.name == name:
             return entry, None
@@ -69,6 +70,16 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 # ---------------------------------------------------------------- helpers
 
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*.yaml"))
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 _HEAD = ("name", "title", "source", "implements", "variants")
 
 
@@ -77,7 +88,7 @@ def _entry(path: Path) -> Entry:
 
     What is wrong with such a file is said when it is loaded, not when another one is.
     """
-    sections = _sections(path.read_text(encoding="utf-8", errors="replace"))
+    sections = _sections(_text(path))
     try:
         head = yaml.load("".join(sections), Loader=yaml.BaseLoader)
     except yaml.YAMLError:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from ..compiler.cost import cost
+from ..program import SpecError
 from .engines import ENGINES, PEAK
 from .peak import flops_of_call
 from .problem import Chosen, Problem, relative_error, write_problem
@@ -41,6 +42,7 @@ class Row:
     setting: str = ""
     ms: Spread | None = None
     peak_mb: float | None = None
+    bound_mb: float | None = None
     cold_s: float | None = None
     warm_s: float | None = None
     max_rel_err: float | None = None
@@ -51,7 +53,7 @@ class Row:
     profile: tuple[tuple[str, float], ...] = field(default=(), repr=False)
 
     def as_json(self) -> dict[str, Any]:
-        """A plain dictionary of rounded numbers."""
+        """The row of ``tilth bench --json``: plain, rounded numbers."""
         ms, ratio = self.ms, self.ratio
         return {
             "model": self.model,
@@ -64,8 +66,15 @@ class Row:
             "warm_s": _rounded(self.warm_s),
             "max_rel_err": _rounded(self.max_rel_err),
             "ratio_to_best_peer": _rounded(ratio and ratio.median),
-            "quartiles_ms": _ends(ms),
-            "ratio_quartiles": _ends(ratio),
+        }
+
+    def as_record(self) -> dict[str, Any]:
+        """The row with all that is kept of it: spreads, shares, settings, the profile."""
+        return {
+            **self.as_json(),
+            "quartiles_ms": _ends(self.ms),
+            "ratio_quartiles": _ends(self.ratio),
+            "memory_bound_mb": _rounded(self.bound_mb),
             "peak_share": _rounded(self.peak_share),
             "rounds": self.rounds,
             "setting": self.setting,
@@ -127,13 +136,18 @@ def _started(
     """Start one engine cold, then warm; it joins ``stations`` when its outputs are right."""
     cache = problem.folder / f"cache-{row.engine}"
     shutil.rmtree(cache, ignore_errors=True)
+    write = ENGINES[row.engine].write
     try:
+        if write is not None:
+            row = replace(row, bound_mb=write(problem, row.threads) / MIB)
         setting = _best_setting(problem, row, schedule)
         with Station(problem, row.engine, setting, row.threads, cache) as cold:
             cold_s = cold.start.first_s
         warm = Station(problem, row.engine, setting, row.threads, cache)
     except EngineFault as fault:
         return replace(row, note=str(fault))
+    except SpecError as fault:
+        return replace(row, note=fault.diagnostics[0].message)
     stack.enter_context(warm)
     error = relative_error(warm.outputs, problem.reference)
     if error <= TOLERANCE:

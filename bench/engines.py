@@ -7,14 +7,12 @@ inference on the problem's inputs, which gives the outputs by name. Where an eng
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from ..compiler.interpret import interpret
-from . import peak, peers, torch_net
 from .problem import Arrays, Problem
 
 Call = Callable[[], Arrays]
@@ -26,8 +24,11 @@ Profile = Callable[[Problem, int, str], list[tuple[str, float]]]
 class Engine:
     """One engine.
 
-    ``package`` must be installed; ``reads_onnx`` says that it needs ``model.onnx``; ``profile``
-    gives milliseconds by operation, where the engine can tell.
+    ``package`` must be installed. ``write`` makes the file that the engine reads, before its
+    process starts, and gives the bytes of memory that it should need; ``reads_onnx`` says that it
+    is ``model.onnx``. ``profile`` gives milliseconds by operation, where the engine can tell.
+    ``wake`` imports all that the engine needs whatever the model: a bare process, beyond which its
+    memory is counted.
     """
 
     name: str
@@ -35,7 +36,9 @@ class Engine:
     settings: tuple[str, ...] = ("",)
     package: str = "numpy"
     reads_onnx: bool = False
+    write: Callable[[Problem, int], int] | None = None
     profile: Profile | None = None
+    wake: Callable[[], Any] = lambda: None
 
     @property
     def installed(self) -> bool:
@@ -43,38 +46,21 @@ class Engine:
         return importlib.util.find_spec(self.package) is not None
 
 
-def prepare_reference(problem: Problem, threads: int, setting: str) -> Call:
-    """The reference interpreter in the graph's own precision."""
-    graph, weights, inputs = problem.graph, problem.weights, problem.inputs
+def late(module: str, name: str) -> Callable[..., Any]:
+    """A function of another module here; it is imported when the function is called.
 
-    def call() -> dict[str, np.ndarray]:
-        return interpret(graph, inputs, weights)
+    So the process of one engine is not charged for what the others import.
+    """
 
-    return call
-
-
-def prepare_tilth(problem: Problem, threads: int, setting: str) -> Call:
-    """Our compiled module."""
-    from ..compiled import CompiledProgram
-
-    made = CompiledProgram(problem.program, problem.weights, threads)
-    module = made.module(problem.program.sizes_of(problem.inputs, problem.weights))
-    inputs = problem.inputs
-
-    def call() -> dict[str, np.ndarray]:
-        return module.run(inputs)
+    def call(*args: Any) -> Any:
+        return getattr(importlib.import_module(f".{module}", __package__), name)(*args)
 
     return call
 
 
-def profile_tilth(problem: Problem, threads: int, setting: str) -> list[tuple[str, float]]:
-    """Milliseconds of each row of the plan."""
-    from ..compiled import CompiledProgram
-
-    made = CompiledProgram(problem.program, problem.weights, threads)
-    module = made.module(problem.program.sizes_of(problem.inputs, problem.weights))
-    rows = module.profile(problem.inputs)
-    return [(f"{label} {kernel}", seconds * 1e3) for label, kernel, seconds in rows]
+def package(name: str) -> Callable[[], Any]:
+    """What imports a package."""
+    return lambda: importlib.import_module(name)
 
 
 PEAK = "peak"
@@ -88,24 +74,39 @@ PEERS = ("onnxruntime", "openvino", "torch")
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("peak", peak.prepare_peak),
-        Engine("tilth", prepare_tilth, package="numba", profile=profile_tilth),
-        Engine("reference", prepare_reference),
+        Engine(PEAK, late("peak", "prepare_peak")),
+        Engine(
+            "tilth",
+            late("own", "prepare_tilth"),
+            package="numba",
+            write=late("own", "write_tilth"),
+            profile=late("own", "profile_tilth"),
+            wake=late("own", "wake_tilth"),
+        ),
+        Engine("reference", late("own", "prepare_reference")),
         Engine(
             "onnxruntime",
-            peers.prepare_onnxruntime,
+            late("peers", "prepare_onnxruntime"),
             package="onnxruntime",
             reads_onnx=True,
-            profile=peers.profile_onnxruntime,
+            profile=late("peers", "profile_onnxruntime"),
+            wake=package("onnxruntime"),
         ),
         Engine(
             "openvino",
-            peers.prepare_openvino,
-            peers.OPENVINO_HINTS,
+            late("peers", "prepare_openvino"),
+            ("LATENCY", "THROUGHPUT"),
             package="openvino",
             reads_onnx=True,
-            profile=peers.profile_openvino,
+            profile=late("peers", "profile_openvino"),
+            wake=package("openvino"),
         ),
-        Engine("torch", torch_net.prepare_torch, torch_net.SETTINGS, package="torch"),
+        Engine(
+            "torch",
+            late("torch_net", "prepare_torch"),
+            ("eager channels_last", "eager", "frozen channels_last", "frozen"),
+            package="torch",
+            wake=package("torch"),
+        ),
     )
 }

@@ -12,7 +12,7 @@ import numpy as np
 from ..runtime.kernel_cache import kernel
 from ..runtime.kernels import tile
 from ..runtime.simd import lanes
-from ..runtime.walker import walk
+from ..runtime.walker import counter_words, walk
 from .problem import Arrays, Problem
 
 TILES = {16: (14, 2), 8: (6, 1), 4: (6, 1)}
@@ -26,7 +26,6 @@ TASKS = 4
 """Tasks a thread: a thread that is late leaves some to the others."""
 
 WORDS = ["x", "w", "y", "repeats", "length"]
-COUNTER_WORDS = 16
 
 
 def flops_of_call(threads: int) -> int:
@@ -48,7 +47,7 @@ def prepare_peak(problem: Problem, threads: int, setting: str) -> Callable[[], A
     def call() -> Arrays:
         addresses = (x.ctypes.data, w.ctypes.data, y.ctypes.data)
         rows = np.array([made.address, tasks, *addresses, REPEATS, LENGTH], np.int64)
-        starts, counters = np.zeros(1, np.int64), np.zeros(COUNTER_WORDS, np.int64)
+        starts, counters = np.zeros(1, np.int64), np.zeros(counter_words(threads, 0), np.int64)
         walk(rows, starts, counters, threads)
         return {}
 

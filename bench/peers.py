@@ -15,7 +15,6 @@ from typing import Any
 
 from .problem import Arrays, Problem
 
-OPENVINO_HINTS = ("LATENCY", "THROUGHPUT")
 PROFILED_CALLS = 10
 
 # ---------------------------------------------------------------- ONNX Runtime

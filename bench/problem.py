@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler.interpret import interpret
-from ..compiler.ir.graph import Graph, Value
-from ..compiler.ops.base import OPS, OpError, as_arrays
-from ..program import Program, load
-from ..proof import sizes_at
+if TYPE_CHECKING:
+    # Imported where they are used: an engine's process that needs no graph must not pay for them.
+    from ..compiler.ir.graph import Graph, Value
+    from ..program import Program
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,12 +37,17 @@ class Chosen:
 
     def load(self) -> Program:
         """The program, its sizes still open."""
+        from ..program import load
+
         return load(self.spec, set=self.options, variant=self.variant)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder with ``model.json``, weights, inputs, reference outputs, and ``model.onnx``."""
+    """A folder with ``model.json``, weights, inputs and reference outputs.
+
+    Besides these, what engines read: ``model.onnx``, and our compiled files by number of threads.
+    """
 
     folder: Path
 
@@ -83,12 +87,19 @@ class Problem:
         """The same graph and weights for engines that read ONNX."""
         return self.folder / "model.onnx"
 
+    def module(self, threads: int) -> Path:
+        """The runnable module that is compiled for so many threads."""
+        return self.folder / f"model_{threads}.py"
+
 
 def write_problem(folder: Path, chosen: Chosen, onnx: bool, seed: int = 0) -> Problem:
     """Make weights, inputs and reference outputs, and put everything in ``folder``.
 
     Raises ``OpError`` E802 when the outputs are not finite: nothing could be compared.
     """
+    from ..compiler.interpret import interpret
+    from ..compiler.ops.base import OpError
+
     problem = Problem(folder)
     text = json.dumps(asdict(chosen) | {"sizes": dict(chosen.sizes)})
     (folder / "model.json").write_text(text, encoding="utf-8")
@@ -132,6 +143,9 @@ def _fit_statistics(
     graph: Graph, weights: Arrays, inputs: Arrays, rng: np.random.Generator
 ) -> None:
     """Give every batch norm statistics of the size of what it reads on these inputs."""
+    from ..compiler.ir.graph import Value
+    from ..compiler.ops.base import OPS, as_arrays
+
     values: dict[Value, np.ndarray] = {}
     left = {index: len(graph.users(index)) for index, _ in graph.nodes()}
     norms = {index for index, _ in graph.of_op("batch_norm")}
@@ -185,6 +199,8 @@ def nominal_sizes(
     program: Program, batch: int, shapes: Mapping[str, int | tuple[int | str, ...]]
 ) -> dict[str, int]:
     """A value for every open size: given ones, the spec's, then common ones; ``N`` is the batch."""
+    from ..proof import sizes_at
+
     envelope = program.model.envelope
     names = [program.variant, envelope.name if program.variant == envelope.default_variant else ""]
     facts = next((envelope.expect[n] for n in names if n in envelope.expect), None)
@@ -215,6 +231,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def read_arrays(path: Path) -> Arrays:
     """Arrays by name from a safetensors file."""
-    from safetensors.numpy import load_file
+    from ..runtime import weights
 
-    return load_file(path)
+    return weights.read_arrays(path)

@@ -21,7 +21,6 @@ from ..compiler.ops.leaves import LEAVES
 from .problem import Arrays, Problem
 from .torch_rules import RULES
 
-SETTINGS = ("eager channels_last", "eager", "frozen channels_last", "frozen")
 FRESH = ("conv", "batch_norm", "linear", "add", "add_")
 """Ops whose result is theirs alone, so that the next op may overwrite it."""
 

@@ -2,7 +2,8 @@
 
 Orders and answers are one JSON object a line. The engine is readied and called once before the
 first answer, which says how long that took since the process was started and how much memory it
-needs. Then ``calls`` runs the model so many times and answers with seconds.
+needs beyond a bare process, one that has imported the engine. Then ``calls`` runs the model so many
+times and answers with seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ KIB = 1024
 
 def main(argv: list[str]) -> int:
     """Serve one job until stdin ends."""
-    bare = memory("VmRSS")
     # Libraries print what they like; only answers go to the parent.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
         answers.flush()
 
     try:
-        _serve(json.loads(argv[0]), bare, answer)
+        _serve(json.loads(argv[0]), answer)
     except Exception as fault:
         # Whatever an engine raises is its result; the parent shows it in the engine's row.
         answer(error=f"{type(fault).__name__}: {fault}".splitlines()[0])
@@ -47,12 +48,21 @@ def memory(field: str) -> int | None:
     return int(lines[field].split()[0]) * KIB if field in lines else None
 
 
-def _serve(job: dict[str, Any], bare: int | None, answer: Any) -> None:
+def _forget_peak() -> None:
+    """Let the highest memory so far be what is resident now."""
+    with suppress(OSError):  # where the system cannot, imports count for more than they need
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _serve(job: dict[str, Any], answer: Any) -> None:
     _pin(job["threads"])
     from .engines import ENGINES
     from .problem import Problem, write_arrays
 
     engine, problem = ENGINES[job["engine"]], Problem(Path(job["folder"]))
+    engine.wake()
+    _forget_peak()
+    bare = memory("VmRSS")
     call = engine.prepare(problem, job["threads"], job["setting"])
     outputs = call()
     # CLOCK_MONOTONIC is the system's, so the parent's reading can be subtracted.
@@ -60,7 +70,8 @@ def _serve(job: dict[str, Any], bare: int | None, answer: Any) -> None:
     write_arrays(Path(job["outputs"]), outputs)
     call()
     peak = memory("VmHWM")
-    answer(first_s=first, peak=None if peak is None or bare is None else peak - bare)
+    beyond = None if peak is None or bare is None else peak - bare
+    answer(first_s=first, peak=beyond)
     for line in sys.stdin:
         order = json.loads(line)
         if "profile" in order:

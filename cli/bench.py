@@ -113,7 +113,7 @@ def _bench(
 
 def _save(folder: Path, rows: list[Row]) -> None:
     try:
-        path = save_results(folder, rows[0].model, [row.as_json() for row in rows])
+        path = save_results(folder, rows[0].model, [row.as_record() for row in rows])
     except OSError as error:
         raise Failure(f"cannot write into `{folder}`: {reason(error)}") from error
     note(f"wrote {path}")

@@ -7,15 +7,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 
 from ..program import Graph, Options, Program, format_spec, print_graph, read_spec, spec_syntax
 from ..view.dot import render_dot
 from ..view.html import render_html
 from ..view.jsonview import graph_json
+from ..view.machine_code import readable_asm, readable_llvm
 from ..view.stages import FUSED, after_pass, pass_diff, pass_names, pass_times
 from ..view.svg import render_svg
 from ..view.table import rich_table, summarise
-from .console import Failure, say_table, table_text, write_result
+from .console import Failure, columns, say_table, table_text, write_result
 from .options import add_model_options, load_chosen, positive
 
 GRAPHICAL = ("table", "text", "dot", "svg", "json", "html")
@@ -26,8 +28,13 @@ FORMATS = {
     "fused": GRAPHICAL,
     "plan": ("text",),
     "source": ("text",),
+    "llvm": ("text",),
+    "asm": ("text",),
 }
 """Formats by stage, the default first."""
+
+OWN = "tilth_kernels"
+"""In the linker's name of every kernel."""
 
 SIZED = ("table", "dot", "svg", "html")
 """Formats for people, which show the sizes of the spec's facts unless others are given."""
@@ -47,6 +54,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--after", metavar="PASS", help="the graph after a pass of the compiler")
     parser.add_argument("--diff", metavar="PASS", help="what a pass changes, as a diff of texts")
     parser.add_argument("--time-passes", action="store_true", help="the time each pass takes")
+    parser.add_argument(
+        "--kernel", metavar="NAME", help="of the stages llvm and asm; without it, a list of them"
+    )
     parser.add_argument("--precise", action="store_true", help="no Winograd, no reassociation")
     add_model_options(parser)
 
@@ -62,6 +72,12 @@ def run(args: Namespace) -> int:
         write_result(_SPEC_RENDERERS[chosen](args.spec), args.output)
         return 0
     program = load_chosen(args.spec, args)
+    if args.kernel and args.stage not in ("llvm", "asm"):
+        message = "--kernel belongs to --stage llvm and --stage asm"
+        raise Failure(message, usage=True)
+    if args.stage in ("llvm", "asm"):
+        write_result(_kernel_code(program, args), args.output)
+        return 0
     if args.stage in ("plan", "source"):
         write_result(_compiled(program, args.stage, args.precise), args.output)
         return 0
@@ -111,13 +127,33 @@ def _passes(program: Program, args: Namespace) -> str:
         return pass_diff(program.graph, args.diff, options)
 
 
+def _known_sizes(program: Program) -> dict[str, int]:
+    sizes = {"N": 1, **program.nominal_sizes()}
+    return {name: size for name, size in sizes.items() if name in program.graph.symbols}
+
+
+def _kernel_code(program: Program, args: Namespace) -> str:
+    """LLVM IR or assembler of one kernel of the plan, or the kernels that there are."""
+    from ..compiled import plan_kernels
+
+    found = {k.name: k for k in plan_kernels(program, _known_sizes(program), args.precise)}
+    if args.kernel is None:
+        rows = [("kernel", "rows"), *((k.name, str(k.rows)) for k in found.values())]
+        hint = f"--stage {args.stage} --kernel NAME shows one"
+        return "\n".join([*columns(rows, ""), "", hint])
+    if args.kernel not in found:
+        close = get_close_matches(args.kernel, found, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "without --kernel: a list"
+        raise Failure(f"the plan has no kernel `{args.kernel}`", hint)
+    llvm, asm = found[args.kernel].machine_code()
+    return readable_llvm(llvm, OWN) if args.stage == "llvm" else readable_asm(asm, OWN)
+
+
 def _compiled(program: Program, stage: str, precise: bool) -> str:
     """The runnable module's text, or only the rows of its plan."""
     from ..compiled import module_source
 
-    sizes = {"N": 1, **program.nominal_sizes()}
-    known = {name: size for name, size in sizes.items() if name in program.graph.symbols}
-    text = module_source(program, known, precise=precise)
+    text = module_source(program, _known_sizes(program), precise=precise)
     if stage == "source":
         return text
     start = text.index("ROWS = (")

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "new": "write a starter spec",
     "schema": "print the JSON Schema of a spec file, for editors",
     "zoo": "list and show the specs that come with Tilth",
+    "cache": "show or clear the compiled kernels that are kept",
     "doctor": "say what this machine and installation have",
 }
 """Commands and what they do; each is the module of its name."""
@@ -91,7 +93,9 @@ def _guarded(args: Namespace) -> int:
     from ..program import SpecError
 
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *rest: complain(f"warning: {message}")
+            return args.run(args)
     except SpecError as error:
         if getattr(args, "json", False):
             say_json({"diagnostics": [d.as_json() for d in error.diagnostics]})

@@ -4,7 +4,8 @@ A kernel's source and object code are files under the cache directory, in a fold
 hash of everything that could change its machine code: the kernel library's own sources, the
 versions of numba and llvmlite, the processor and the vector width. So an edit can never meet a
 stale kernel, and several processes may share one cache. ``TILTH_CACHE`` moves it; a cache that
-cannot be written is used for what it holds, and new kernels are then compiled in memory.
+cannot be written is used for what it holds, and new kernels go to a folder that lives as long as
+the process, which a warning says once.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,8 @@ import numba
 from numba.core.registry import cpu_target
 from numba.core.runtime.nrt import rtsys as numba_runtime
 
+from .disk_cache import read_entry, write_entry, write_whole
+from .faults import RuntimeFault
 from .machine import cache_folder
 from .simd import lanes
 
@@ -38,34 +41,29 @@ SIGNATURE = "void(int64, int64, int64)"
 COMPILE: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 
 
-def clear() -> int:
-    """Delete every cached kernel; the number of bytes freed."""
-    root = cache_folder() / "kernels"
-    if not root.exists():
-        return 0
-    freed = sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
-    shutil.rmtree(root, ignore_errors=True)
-    return freed
+def _sources_digest() -> bytes:
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    names = ("simd.py", "abi.py", "kernel_cache.py")
+    for path in [*(folder / name for name in names), *sorted(folder.glob("kernels/*.py"))]:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+# Read when the library is imported: a process that lives through an edit of the files keeps to the
+# code it has, and must not store that under the new files' key.
+_SOURCES = _sources_digest()
 
 
 @cache
 def library_key() -> str:
     """Hash of all that machine code depends on besides a kernel's own source."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in [
-        folder / "simd.py",
-        folder / "kernel_cache.py",
-        *sorted(folder.glob("kernels/*.py")),
-    ]:
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
     facts = (
         numba.__version__, llvmlite.__version__, sys.version_info[:3], llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(), lanes(),
     )  # fmt: skip
-    digest.update(repr(facts).encode())
-    return digest.hexdigest()[:20]
+    return hashlib.sha256(_SOURCES + repr(facts).encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
@@ -82,37 +80,96 @@ _loaded: dict[str, Kernel] = {}
 _lock = threading.RLock()
 
 
-def kernel(name: str, source: str) -> Kernel:
+def kernel(name: str, source: str, signature: str = SIGNATURE, parallel: bool = False) -> Kernel:
     """The kernel of a source that defines ``kernel(row, task, slot)``.
 
     ``name`` makes the file readable; the source's hash makes it unique.
     """
-    key = f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    key = key_of(name, source)
     with _lock:
         if key not in _loaded:
-            _loaded[key] = _load(key) or _compile(key, source)
+            _loaded[key] = _load(key) or _compile(key, source, signature, parallel)
         return _loaded[key]
+
+
+def key_of(name: str, source: str) -> str:
+    """The kernel's name in the cache."""
+    return f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 def is_cached(name: str, source: str) -> bool:
     """Whether the kernel needs no compilation."""
-    key = f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
-    return key in _loaded or (_folder() / f"{key}.bin").exists()
+    key = key_of(name, source)
+    return key in _loaded or any((f / f"{key}.bin").exists() for f in _folders())
+
+
+# ---------------------------------------------------------------- folders
 
 
 def _folder() -> Path:
     return cache_folder() / "kernels" / library_key()
 
 
+def _folders() -> list[Path]:
+    """Where kernels are looked for: the cache, then this process's own folder if it has one."""
+    return [_folder(), *([_own().folder] if _own.cache_info().currsize else [])]
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A folder that is deleted when the process ends."""
+
+    holder: Any
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "kernels" / library_key()
+
+
+@cache
+def _own() -> _Own:
+    """The process's own folder, made at the first need; that is told once."""
+    try:
+        holder = tempfile.TemporaryDirectory(prefix="tilth-")
+    except OSError as error:
+        message = f"no temporary folder can be made for new kernels: {error}"
+        raise RuntimeFault("E806", message, "let TILTH_CACHE name a folder to write to") from error
+    message = (
+        f"the kernel cache {cache_folder()} cannot be written: new kernels are kept for this "
+        "process only, and the next compiles them again; TILTH_CACHE names another folder"
+    )
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return _Own(holder, Path(holder.name))
+
+
+def _root() -> Path:
+    """The folder that new kernels go to: the cache, or this process's own where it is read-only."""
+    if _own.cache_info().currsize:
+        return _own().root
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=_folder(), suffix=".tmp")
+        os.close(handle)
+        os.unlink(probe)
+    except OSError:
+        return _own().root
+    return cache_folder()
+
+
+# ---------------------------------------------------------------- one kernel
+
+
 def _load(key: str) -> Kernel | None:
     """The kernel from its object file; a damaged file counts as absent."""
-    try:
-        blob = (_folder() / f"{key}.bin").read_bytes()
-    except OSError:
-        return None
-    digest, payload = blob[:32], blob[32:]
-    if hashlib.sha256(payload).digest() != digest:
-        return None
+    for folder in _folders():
+        payload = read_entry(folder / f"{key}.bin")
+        if payload is not None:
+            return _linked(key, payload)
+    return None
+
+
+def _linked(key: str, payload: bytes) -> Kernel:
     symbol, state = pickle.loads(payload)
     # Object code may name Numba's runtime, whose symbols exist only once it is initialised.
     context: Any = cpu_target.target_context
@@ -121,42 +178,42 @@ def _load(key: str) -> Kernel | None:
     return Kernel(key, library.get_pointer_to_function(symbol), library, False)
 
 
-def _compile(key: str, source: str) -> Kernel:
-    module = ModuleType(f"tilth_kernels.{key}")
-    path = _folder() / f"{key}.py"
-    sys.modules[module.__name__] = module
-    exec(compile(source, str(path), "exec"), module.__dict__)
-    made: Any = numba.cfunc(SIGNATURE, **COMPILE)(module.kernel)
+def _compile(key: str, source: str, signature: str, parallel: bool) -> Kernel:
+    made = compiled(key, source, signature, parallel)
     library = made._library
-    state = library.serialize_using_object_code()
-    payload = pickle.dumps((made._wrapper_name, state))
+    payload = pickle.dumps((made._wrapper_name, library.serialize_using_object_code()))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, source.encode())
-        blob = hashlib.sha256(payload).digest() + payload
-        _write_atomically(path.with_suffix(".bin"), blob)
+        _store(_root(), key, source, payload)
     except OSError:
-        pass  # a cache that cannot be written only costs the next process its compile time
+        # Full, or cleared by another process just now; a second failure is a fault to be told.
+        _store(_own().root, key, source, payload)
     return Kernel(key, made.address, made, True)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
+def compiled(key: str, source: str, signature: str = SIGNATURE, parallel: bool = False) -> Any:
+    """Numba's C function of a kernel's source, compiled here and now."""
+    module = ModuleType(f"tilth_kernels.{key}")
+    sys.modules[module.__name__] = module
+    exec(compile(source, str(_folder() / f"{key}.py"), "exec"), module.__dict__)
+    return numba.cfunc(signature, parallel=parallel, **COMPILE)(module.kernel)
+
+
+def _store(root: Path, key: str, source: str, payload: bytes) -> None:
+    folder = root / "kernels" / library_key()
+    write_whole(folder / f"{key}.py", source.encode())
+    write_entry(folder / f"{key}.bin", payload)
+
+
+# ---------------------------------------------------------------- many kernels
 
 
 def kernels(specs: Sequence[Any]) -> list[Kernel]:
-    """Kernels for specs with ``name`` and ``source()``; missing ones compile in two processes.
-
-    The other process writes to the cache, so this helps only where the cache can be written.
-    """
+    """Kernels for specs with ``name`` and ``source()``; missing ones compile in two processes."""
     sources = {}
     for spec in specs:
         sources.setdefault(spec.name, spec.source())
     missing = [(name, text) for name, text in sources.items() if not is_cached(name, text)]
-    if len(missing) >= PARALLEL_FROM and writable():
+    if len(missing) >= PARALLEL_FROM:
         _compile_elsewhere(missing[1::2], lambda: [kernel(*pair) for pair in missing[::2]])
     return [kernel(spec.name, sources[spec.name]) for spec in specs]
 
@@ -165,27 +222,23 @@ PARALLEL_FROM = 4
 """Missing kernels from which a second process pays for its start."""
 
 
-def writable() -> bool:
-    """Whether new kernels can be kept."""
-    try:
-        _folder().mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(_folder(), os.W_OK)
-
-
 def _compile_elsewhere(pairs: Sequence[tuple[str, str]], meanwhile: Callable[[], Any]) -> None:
     """Compile into the cache in a fresh process while ``meanwhile`` runs here.
 
     A helper that fails costs nothing but time: what it did not write is compiled here later.
     """
     command = [sys.executable, "-m", f"{__package__}.compile_worker"]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"TILTH_CACHE": str(_root())}
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
     assert worker.stdin is not None
     try:
         with worker.stdin as pipe:
             pipe.write(json.dumps(list(pairs)).encode())
     except BrokenPipeError:
         pass
-    meanwhile()
-    worker.wait()
+    try:
+        meanwhile()
+    finally:
+        worker.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ctypes.util
 import os
 import platform
@@ -29,6 +30,13 @@ def require_memory(needed: int, what: str) -> None:
         message = f"{what} needs about {size_text(needed)}, and {size_text(left)} are free"
         hint = "nothing was allocated; use a smaller batch or smaller sizes"
         raise RuntimeFault("E703", message, hint)
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, where the C library keeps it for later (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def cpu_features() -> tuple[str, ...]:

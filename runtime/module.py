@@ -6,6 +6,7 @@ plan; so one module may be called from several Python threads at once.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ import numpy as np
 from .abi import HEADER, LOOP_END, SPACES, Address, Step
 from .faults import RuntimeFault
 from .inputs import Declared, check_input
+from .machine import give_back_memory
+from .row_wise import Sources
 
 ALIGNMENT = 64
 
@@ -66,8 +69,10 @@ class Check:
 class Plan:
     """Everything a module is, apart from its weights.
 
-    ``load`` yields packed arrays by name from weights by name; ``packed`` gives each packed array's
-    place in the weights' memory. ``cells`` counts the int64 that a call starts with at 0.
+    ``load`` yields packed arrays by name from weights by name, whole or as consecutive pieces;
+    ``packed`` gives each packed array's place in the weights' memory. ``live_bytes`` is the most
+    that values of one call need at one time; the arena, which holds them, is little larger.
+    ``cells`` counts the int64 that a call starts with at 0.
     """
 
     name: str
@@ -76,12 +81,25 @@ class Plan:
     rows: tuple[Row, ...]
     arena_bytes: int
     scratch_bytes: int
-    load: Callable[[Mapping[str, np.ndarray]], Iterable[tuple[str, np.ndarray]]]
+    load: Callable[[Any], Iterable[tuple[str, np.ndarray | Iterable[np.ndarray]]]]
     packed: Mapping[str, int]
     weight_bytes: int
-    weight_names: tuple[str, ...] = ()
     cells: int = 0
     checks: tuple[Check, ...] = ()
+    live_bytes: int = 0
+
+    def memory_bound(self, threads: int) -> int:
+        """Bytes that a process should need for the module, beyond what it needs without one.
+
+        The packed weights, and 1.25 times the most that one call holds at a time: values that are
+        alive, its threads' scratch, its inputs and outputs.
+        """
+        ports = sum(
+            np.dtype(port.dtype).itemsize * math.prod(port.shape)
+            for port in (*self.inputs, *self.outputs)
+        )
+        held = self.live_bytes + threads * self.scratch_bytes + ports
+        return self.weight_bytes + held + held // 4
 
 
 @dataclass
@@ -126,6 +144,7 @@ class Module:
         self._kernels = [None if row.kernel is None else next(found) for row in self.plan.rows]
         self._loops = sum(row.kernel is None for row in self.plan.rows)
         self._packed = self._pack(self.weights, aligned(self.plan.weight_bytes))
+        give_back_memory()
         self.weights = {}
         self._template()
 
@@ -136,10 +155,15 @@ class Module:
         self._pack(weights, self._packed)
 
     def _pack(self, weights: Mapping[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
-        for name, array in self.plan.load(weights):
-            flat = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+        """Every packed array in its place, the weights read once and not kept."""
+        sources = Sources(weights)
+        for name, packed in self.plan.load(sources):
             start = self.plan.packed[name]
-            memory[start : start + flat.nbytes] = flat
+            for piece in (packed,) if isinstance(packed, np.ndarray) else packed:
+                flat = np.ascontiguousarray(piece).view(np.uint8).reshape(-1)
+                memory[start : start + flat.nbytes] = flat
+                start += flat.nbytes
+                sources.release()
         return memory
 
     def _template(self) -> None:

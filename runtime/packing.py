@@ -1,8 +1,16 @@
-"""Packing weights for the kernels, once, when a module gets its weights."""
+"""Packing weights for the kernels, once, when a module gets its weights.
+
+Large arrays are packed in pieces, a few panels of outputs at a time, and read row by row (see
+``row_wise``): so no second copy of a weight exists while it is packed. A packer yields consecutive
+pieces; :func:`whole` joins them.
+"""
 
 from __future__ import annotations
 
 import base64
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +20,7 @@ from .kernels.resize import cubic_table as taps_cubic
 from .kernels.resize import linear_table as taps_linear
 from .kernels.resize import nearest_table as taps_nearest
 from .kernels.tile import BLOCK
+from .row_wise import some_rows
 
 __all__ = [
     "block_diagonal",
@@ -28,40 +37,59 @@ __all__ = [
     "taps_nearest",
     "transformed",
     "vector",
+    "whole",
     "window_shares",
 ]
 
+PIECE = 1 << 19
+"""Bytes of weights that are packed at a time, or one panel where that has more."""
 
-def panels(weight: np.ndarray, blocks: int, groups: int = 1) -> np.ndarray:
+Pieces = Iterator[np.ndarray]
+
+
+def whole(pieces: Iterable[np.ndarray]) -> np.ndarray:
+    """The packed array, its pieces joined along the first axis."""
+    return np.concatenate(list(pieces))
+
+
+def panels(weight: Any, blocks: int, groups: int = 1) -> Pieces:
     """Convolution weights [K, C/groups, *kernel] for the direct kernel.
 
-    Returns [panels, C/groups * taps, 16 * blocks], rows ordered by input block, tap, channel;
+    Pieces of [panels, C/groups * taps, 16 * blocks], rows ordered by input block, tap, channel;
     outputs beyond K are zero. Groups must consist of whole blocks (see :func:`block_diagonal`).
     """
+    each = weight.shape[0] // groups
+    for group in range(groups):
+        rows = range(group * each, (group + 1) * each)
+        yield from _in_pieces(weight, rows, BLOCK * blocks, lambda part: _panels(part, blocks))
+
+
+def _panels(weight: np.ndarray, blocks: int) -> np.ndarray:
     k, c = weight.shape[:2]
     wide = BLOCK * blocks
-    taps = int(np.prod(weight.shape[2:]))
-    each = k // groups
-    count = -(-each // wide)
-    full = np.zeros((groups, count * wide, c, taps), np.float32)
-    full[:, :each] = weight.reshape(groups, each, c, taps)
-    shaped = full.reshape(groups * count, wide, c, taps)
+    count = -(-k // wide)
+    full = np.zeros((count, wide, c, math.prod(weight.shape[2:])), np.float32)
+    full.reshape(count * wide, *full.shape[2:])[:k] = weight.reshape(k, c, -1)
     rows = [
-        shaped[:, :, start : start + BLOCK].transpose(0, 3, 2, 1).reshape(groups * count, -1, wide)
+        full[:, :, start : start + BLOCK].transpose(0, 3, 2, 1).reshape(count, -1, wide)
         for start in range(0, c, BLOCK)
     ]
-    return np.ascontiguousarray(np.concatenate(rows, axis=1))
+    return np.concatenate(rows, axis=1)
 
 
-def planar(weight: np.ndarray, blocks: int) -> np.ndarray:
+def planar(weight: Any, blocks: int) -> Pieces:
     """Weights [K, C, kh, kw] for an input staged by pixels: [panels, kh, kw * C, 16 * blocks]."""
-    k, c, kh, kw = weight.shape
     wide = BLOCK * blocks
-    count = -(-k // wide)
-    full = np.zeros((count * wide, c, kh, kw), np.float32)
-    full[:k] = weight
-    shaped = full.reshape(count, wide, c, kh, kw).transpose(0, 3, 4, 2, 1)
-    return np.ascontiguousarray(shaped.reshape(count, kh, kw * c, wide))
+
+    def make(part: np.ndarray) -> np.ndarray:
+        k, c, kh, kw = part.shape
+        count = -(-k // wide)
+        full = np.zeros((count * wide, c, kh, kw), np.float32)
+        full[:k] = part
+        shaped = full.reshape(count, wide, c, kh, kw).transpose(0, 3, 4, 2, 1)
+        return shaped.reshape(count, kh, kw * c, wide)
+
+    return _in_pieces(weight, range(weight.shape[0]), wide, make)
 
 
 def block_diagonal(weight: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
@@ -69,6 +97,7 @@ def block_diagonal(weight: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
 
     [K, C/groups, ...] with ``16 % (C/groups) == 0`` becomes [K, 16, ...] in C/16 groups.
     """
+    weight = np.asarray(weight)
     k, c = weight.shape[:2]
     together = BLOCK // c
     wide = np.zeros((k, BLOCK, *weight.shape[2:]), weight.dtype)
@@ -81,6 +110,7 @@ def block_diagonal(weight: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
 
 def dense(weight: np.ndarray, groups: int) -> np.ndarray:
     """Grouped weights [K, C/groups, ...] as those of one group, [K, C, ...], zeros between."""
+    weight = np.asarray(weight)
     k, c = weight.shape[:2]
     full = np.zeros((groups, k // groups, groups, c, *weight.shape[2:]), weight.dtype)
     for group in range(groups):
@@ -96,19 +126,21 @@ def vector(values: np.ndarray, multiple: int) -> np.ndarray:
     return full
 
 
-def transformed(weight: np.ndarray, blocks: int) -> np.ndarray:
+def transformed(weight: Any, blocks: int) -> Pieces:
     """Winograd weights; see :func:`winograd.pack`."""
-    return winograd.pack(weight, blocks)
+    rows = range(weight.shape[0])
+    return _in_pieces(weight, rows, BLOCK * blocks, lambda part: winograd.pack(part, blocks))
 
 
-def matrix(weight: np.ndarray, blocks: int) -> np.ndarray:
+def matrix(weight: Any, blocks: int) -> Pieces:
     """A dense layer's weights; see :func:`linear.pack`."""
-    return linear.pack(weight, blocks)
+    rows = range(weight.shape[0])
+    return _in_pieces(weight, rows, BLOCK * blocks, lambda part: linear.pack(part, blocks))
 
 
-def depthwise(weight: np.ndarray) -> np.ndarray:
+def depthwise(weight: Any) -> Pieces:
     """Depthwise weights; see :func:`depthwise.pack`."""
-    return depthwise_kernels.pack(weight)
+    return _in_pieces(weight, range(weight.shape[0]), BLOCK, depthwise_kernels.pack)
 
 
 def tap_table(
@@ -142,3 +174,16 @@ def grid_edges(rows: int, columns: int) -> np.ndarray:
     across = np.stack([number[:, :-1].ravel(), number[:, 1:].ravel()], axis=1)
     down = np.stack([number[:-1].ravel(), number[1:].ravel()], axis=1)
     return np.concatenate([across, down])
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _in_pieces(
+    weight: Any, rows: range, panel: int, make: Callable[[np.ndarray], np.ndarray]
+) -> Pieces:
+    """``make(part)`` of some rows at a time: as many whole panels as a piece may hold."""
+    row_bytes = 4 * max(1, math.prod(weight.shape[1:]))
+    step = panel * max(1, PIECE // (panel * row_bytes))
+    for start in range(rows.start, rows.stop, step):
+        yield make(some_rows(weight, slice(start, min(start + step, rows.stop))))

@@ -6,14 +6,17 @@ them are listed with the nearest matches.
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, safe_open
 
 from .archives import open_npz
 from .faults import SHOWN, RuntimeFault, unreadable
@@ -136,18 +139,26 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
 
 
 def _read_safetensors(file: Path) -> Arrays:
-    found: Arrays = {}
-    for name, entry in deserialize(file.read_bytes()):
-        data, kind, shape = entry["data"], entry["dtype"], entry["shape"]
-        if kind == "BF16":
-            # The upper half of a float32.
-            array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-        elif kind in SAFE_DTYPES:
-            array = np.frombuffer(data, np.dtype(SAFE_DTYPES[kind]).newbyteorder("<"))
-        else:
-            raise ValueError(f"the element type {kind} of `{name}` is not known here")
-        found[name] = array.reshape(shape)
-    return found
+    """Views of the mapped file: a page is read when its numbers are, and can be dropped again."""
+    with safe_open(file, "numpy"):
+        pass  # it checks the whole header: types, shapes, that the arrays fill the file
+    with file.open("rb") as stream:
+        start = 8 + int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(start - 8))
+        pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    header.pop("__metadata__", None)
+    return {name: _mapped(name, entry, pages, start) for name, entry in header.items()}
+
+
+def _mapped(name: str, entry: Mapping[str, Any], pages: mmap.mmap, start: int) -> np.ndarray:
+    kind, shape, place = entry["dtype"], entry["shape"], start + entry["data_offsets"][0]
+    if kind == "BF16":
+        # The upper half of a float32.
+        half = np.ndarray(shape, "<u2", pages, place)
+        return (half.astype("<u4") << 16).view("<f4")
+    if kind not in SAFE_DTYPES:
+        raise ValueError(f"the element type {kind} of `{name}` is not known here")
+    return np.ndarray(shape, np.dtype(SAFE_DTYPES[kind]).newbyteorder("<"), pages, place)
 
 
 def _read_npz(file: Path) -> Arrays:

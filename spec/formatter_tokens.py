@@ -11,7 +11,7 @@ from lark import Token
 from . import syntax as s
 from .diagnostics import Reporter
 from .layout import lines
-from .parser import lexer
+from .parser import lark
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def make_stream(text: str, start: int, end: int, formula: bool) -> Stream:
     """The stream of ``text[start:end]``, which parses; of one expression when ``formula``."""
     tokens: list[Token] = []
     statements: set[int] = set()
-    for line in lines(lexer(), text, start, end, "", Reporter(), formula):
+    for line in lines(lark(), text, start, end, "", Reporter(), formula):
         fresh = True
         for token in line.tokens:
             if token.type == "_NL":

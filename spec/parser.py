@@ -5,16 +5,25 @@ Each statement is parsed on its own, so that one wrong statement does not hide t
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lark import Lark, Token, Tree, v_args
+from lark import __version__ as LARK_VERSION
 from lark.exceptions import UnexpectedToken
+from lark.lark import PostLex
 from lark.visitors import Transformer_NonRecursive
 
 from ..compiler.ir.types import Span
+from ..runtime.disk_cache import read_entry, write_entry
+from ..runtime.machine import cache_folder
 from . import syntax as s
 from .diagnostics import Diagnostic, Reporter
 from .layout import MAX_FAULTS, Line, lines, token_span
@@ -27,21 +36,41 @@ GRAMMAR = Path(__file__).with_name("grammar.lark")
 
 @cache
 def lark() -> Lark:
-    """The parser tables; built once a process."""
-    return Lark(
-        GRAMMAR.read_text(encoding="utf-8"),
+    """The lexer and the parser's tables: those of this grammar in the cache, else built anew."""
+    text = GRAMMAR.read_text(encoding="utf-8")
+    facts = (text, LARK_VERSION, sys.version_info[:2])
+    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
+    path = cache_folder() / "grammar" / f"{name}.bin"
+    tables = read_entry(path)
+    if tables is None:
+        tables = _tables(text)
+        with suppress(OSError):  # it costs the next process the time that it took
+            write_entry(path, tables)
+    return Lark.load(io.BytesIO(tables))
+
+
+def _tables(text: str) -> bytes:
+    made = Lark(
+        text,
         parser="lalr",
         lexer="basic",
         start=["statement", "expr"],
         propagate_positions=True,
         maybe_placeholders=True,
+        postlex=_KeepStray(),
     )
+    buffer = io.BytesIO()
+    made.save(buffer)
+    return buffer.getvalue()
 
 
-@cache
-def lexer() -> Lark:
-    """The terminals alone, with the one that takes stray characters; built once a process."""
-    return Lark(GRAMMAR.read_text(encoding="utf-8"), parser=None, lexer="basic", start="statement")
+class _KeepStray(PostLex):
+    """Keeps the terminal for stray characters among the lexer's, though no rule mentions it."""
+
+    always_accept = ("STRAY",)
+
+    def process(self, stream: Iterator[Token]) -> Iterator[Token]:
+        return stream
 
 
 def parse_model(
@@ -53,7 +82,7 @@ def parse_model(
     """
     found = []
     faults = 0
-    for line in lines(lexer(), text, start, end, file, reporter):
+    for line in lines(lark(), text, start, end, file, reporter):
         statement = _parse_line(line, "statement", file, reporter)
         if statement is not None:
             found.append(statement)
@@ -65,7 +94,7 @@ def parse_model(
 def parse_formula(text: str, start: int, end: int, file: str, reporter: Reporter) -> s.Expr | None:
     """One expression that fills ``text[start:end]``; ``None`` when it is empty or faulty."""
     faults = len(reporter.diagnostics)
-    rows = lines(lexer(), text, start, end, file, reporter, formula=True)
+    rows = lines(lark(), text, start, end, file, reporter, formula=True)
     if not rows or len(reporter.diagnostics) > faults:
         return None
     if len(rows) > 1:

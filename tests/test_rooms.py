@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "program": ("view", "export", "spec", "compiler", "runtime"),
     "view": ("compiler",),
     "export": ("compiler",),
-    "spec": ("compiler.ir", "compiler.ops"),
+    "spec": ("compiler.ir", "compiler.ops", "runtime.disk_cache", "runtime.machine"),
     "compiler": ("runtime",),
     "runtime": (),
     "zoo_specs": (),

@@ -290,8 +290,8 @@ class Lowering:
             name_ = row.kernel.name if row.kernel is not None else "loop"
             rows.append(Row(row.kernel, Step(name_, row.tasks, words, row.label)))
         return LoweredPlan(
-            name, tuple(self.inputs), tuple(self.outputs), tuple(rows), arena_bytes, slot,
-            self.load.out, out.cells, tuple(out.checks),
+            name, tuple(self.inputs), tuple(self.outputs), tuple(rows), arena_bytes,
+            out.arena.live(), slot, self.load.out, out.cells, tuple(out.checks),
         )  # fmt: skip
 
 
@@ -319,6 +319,7 @@ class LoweredPlan:
     outputs: tuple[Port, ...]
     rows: tuple[Row, ...]
     arena_bytes: int
+    live_bytes: int
     scratch_bytes: int
     load: LoadText
     cells: int

@@ -59,6 +59,7 @@ def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> st
         f"    outputs=({_ports(plan.outputs)}),",
         "    rows=ROWS,",
         f"    arena_bytes={plan.arena_bytes},",
+        f"    live_bytes={plan.live_bytes},",
         f"    scratch_bytes={plan.scratch_bytes},",
         "    load=load,",
         "    packed=PACKED,",

@@ -7,7 +7,9 @@ by strides.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from ...runtime.abi import Address
 from ...runtime.kernels.pointwise import row_major
@@ -216,3 +218,12 @@ class Arena:
             placed.append(buffer)
             total = max(total, start + buffer.size)
         return total
+
+    def live(self) -> int:
+        """The most bytes that are alive at one step: no arena can be smaller."""
+        change: Counter[int] = Counter()
+        for buffer in self.buffers:
+            if buffer.last >= 0:
+                change[buffer.first] += buffer.size
+                change[buffer.last + 1] -= buffer.size
+        return max(accumulate(change[step] for step in sorted(change)), default=0)

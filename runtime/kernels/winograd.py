@@ -11,6 +11,7 @@ points 0, 1, -1, 2, -2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +46,20 @@ def pack(weight: np.ndarray, blocks: int) -> np.ndarray:
     """Weights [K, C, 3, 3] as [panels, 36, C, 16 * blocks], transformed in float64."""
     k, c = weight.shape[:2]
     wide = tile.BLOCK * blocks
-    panels = -(-k // wide)
-    transformed = np.einsum("ia,kcab,jb->ijck", G, weight.astype(np.float64), G, optimize=True)
-    full = np.zeros((POSITIONS, c, panels * wide), np.float32)
-    full[:, :, :k] = transformed.reshape(POSITIONS, c, k)
-    return np.ascontiguousarray(full.reshape(POSITIONS, c, panels, wide).transpose(2, 0, 1, 3))
+    packed = np.zeros((-(-k // wide), POSITIONS, c, wide), np.float32)
+    for panel, rows in enumerate(packed):
+        part = weight[panel * wide : (panel + 1) * wide]
+        taps = np.ascontiguousarray(part.transpose(2, 3, 1, 0), np.float64)
+        down = [_combined(line, taps) for line in G]
+        for i, row in enumerate(down):
+            for j, line in enumerate(G):
+                rows[i * 6 + j, :, : len(part)] = _combined(line, row)
+    return packed
+
+
+def _combined(factors: np.ndarray, taps: np.ndarray) -> Any:
+    """The sum of three arrays with a factor each; a product of matrices would be slower."""
+    return sum(f * tap for f, tap in zip(factors.tolist(), taps, strict=True) if f)
 
 
 def scratch_bytes(band_tiles: int, blocks_in: int, blocks: int) -> int:

@@ -251,3 +251,35 @@ def test_plot_draws_a_run_and_tells_what_is_missing(tilth, tmp_path):
     assert done.code == 0 and "curves.svg" in done.out and (fold / "curves.png").exists()
     done = tilth("plot", str(tmp_path / "none"))
     assert done.code == 1 and "error[E803]" in done.err
+
+
+def test_cache_is_shown_and_cleared(tilth, tmp_path, monkeypatch):
+    monkeypatch.setenv("TILTH_CACHE", str(tmp_path / "cache"))
+    assert tilth("cache", "--json").json["kernels"] == {"files": 0, "bytes": 0}
+    kept = tmp_path / "cache" / "kernels" / "key" / "add.bin"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"x" * 2048)
+    shown = tilth("cache").out
+    assert str(tmp_path / "cache") in shown
+    assert "1 files" in shown
+    assert "freed 2 KiB" in tilth("cache", "--clear").out
+    assert not kept.exists()
+    assert tilth("cache", "--clear", "--json").json["freed"] == 0
+
+
+def test_inspect_shows_a_kernels_machine_code(tilth, specs):
+    listed = tilth("inspect", "tiny.yaml", "--stage", "asm")
+    assert listed.code == 0, listed.err
+    names = [line.split()[0] for line in listed.out.splitlines()[1:] if line.strip()]
+    conv = next(name for name in names if name.startswith("conv"))
+    llvm = tilth("inspect", "tiny.yaml", "--stage", "llvm", "--kernel", conv).out
+    assert llvm.startswith("define ")
+    assert "@kernel(" in llvm and "fma" in llvm
+    assert "cfunc" not in llvm
+    asm = tilth("inspect", "tiny.yaml", "--stage", "asm", "--kernel", conv).out
+    assert asm.startswith("kernel:\n")
+    assert "ret" in asm and ".cfi" not in asm and "tilth_kernels" not in asm
+    wrong = tilth("inspect", "tiny.yaml", "--stage", "asm", "--kernel", conv[:-1])
+    assert wrong.code == 1
+    assert f"did you mean {conv}" in wrong.err
+    assert tilth("inspect", "tiny.yaml", "--kernel", conv).code == 2

@@ -11,7 +11,7 @@ from tilth.spec import syntax as s
 from tilth.spec.diagnostics import Reporter, SpecError
 from tilth.spec.formatter import format_formula, format_model, format_spec
 from tilth.spec.layout import EXPRESSION_WORDS, lines
-from tilth.spec.parser import lexer, parse_formula, parse_model
+from tilth.spec.parser import lark, parse_formula, parse_model
 from tilth.spec.render import render
 
 
@@ -250,7 +250,7 @@ BREAKS = [
 def gaps(text):
     """Offsets between tokens where the text may be broken, and those where a statement starts."""
     inside, between = [], [0]
-    for line in lines(lexer(), text, 0, len(text), "m", Reporter()):
+    for line in lines(lark(), text, 0, len(text), "m", Reporter()):
         opened = []
         for i, token in enumerate(line.tokens):
             if i and token.type != "_NL" and line.tokens[i - 1].type != "_NL":

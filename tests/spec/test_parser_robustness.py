@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tilth.spec.diagnostics import Reporter, render_all
 from tilth.spec.formatter import format_formula, format_model
 from tilth.spec.layout import EXPRESSION_WORDS, MAX_FAULTS, STATEMENT_WORDS
-from tilth.spec.parser import lark, lexer, parse_formula, parse_model
+from tilth.spec.parser import lark, parse_formula, parse_model
 from tilth.spec.syntax import dump
 
 SECONDS = 10.0
@@ -24,7 +24,7 @@ glued = st.lists(st.sampled_from(WORDS), max_size=60).map("".join)
 
 def answer(text):
     """The statements and the faults of a text; fails when they take too long."""
-    lark(), lexer()
+    lark()
     reporter = Reporter({"m": text})
     before = time.process_time()
     statements = parse_model(text, 0, len(text), "m", reporter)

@@ -1,0 +1,98 @@
+"""How a thread walks a plan's rows: what the walkers are compiled from (see ``runtime/walker``).
+
+Rows, starts and counters are byte addresses here.
+"""
+
+from __future__ import annotations
+
+from numba import int64, njit
+
+from ..abi import LOOP_END
+from ..simd import call_kernel, fetch_add, load_acquire, load_i64, store_i64
+
+
+@njit(error_model="numpy", inline="always")
+def goes_on(row, own):
+    """Whether a loop has another turn; counts it. All tasks before must be done if it has a log.
+
+    ``row`` is the loop's row: target step, loop number, trips, address of its log or 0.
+    """
+    counter = own + load_i64(row + 24) * 16
+    turn = load_i64(counter) + 1
+    again = turn < load_i64(row + 32)
+    log = load_i64(row + 40)
+    if log != 0:
+        visit = load_i64(counter + 8)
+        done = load_acquire(log + visit * 8)
+        again = again and (done == 0 or turn < done)
+        if not again:
+            store_i64(counter + 8, visit + 1)
+    store_i64(counter, turn if again else 0)
+    return again
+
+
+@njit(error_model="numpy", inline="always")
+def run_step(row, tasks, passed, shared, lanes, slot, threads):
+    """The tasks of one step that this thread gets; ``lanes`` are its own counters of them."""
+    function = load_i64(row)
+    may_run = False
+    for turn in range(threads):
+        lane = (slot + turn) % threads
+        first = tasks * lane // threads
+        before = load_i64(lanes + lane * 16)
+        end = before + tasks * (lane + 1) // threads - first
+        drawn = shared + (lane + 1) * 128
+        ticket = load_i64(lanes + lane * 16 + 8) - 1
+        while ticket < end:
+            if ticket < 0:
+                # Looking first leaves the next step's tickets to the lane's own thread.
+                if load_acquire(drawn) >= end:
+                    break
+                ticket = fetch_add(drawn, 1)
+                continue
+            if not may_run:
+                while load_acquire(shared) < passed:
+                    pass
+                may_run = True
+            call_kernel(function, row + 16, first + ticket - before, slot)
+            fetch_add(shared, 1)
+            ticket = int64(-1)
+        store_i64(lanes + lane * 16, end)
+        store_i64(lanes + lane * 16 + 8, ticket + 1)
+
+
+@njit(error_model="numpy", inline="always")
+def run_steps(rows, starts, steps, counters, own_size, loops, slot, threads):
+    """All steps, as one member of the team."""
+    own = counters + (threads + 1) * 128 + slot * own_size * 8
+    passed = int64(0)
+    step = int64(0)
+    while step < steps:
+        row = rows + load_i64(starts + step * 8) * 8
+        tasks = load_i64(row + 8)
+        if tasks == LOOP_END:
+            if load_i64(row + 40) != 0:
+                while load_acquire(counters) < passed:
+                    pass
+            step = load_i64(row + 16) if goes_on(row, own) else step + 1
+            continue
+        run_step(row, tasks, passed, counters, own + loops * 16, slot, threads)
+        passed += tasks
+        step += 1
+
+
+@njit(error_model="numpy", inline="always")
+def run_alone(rows, starts, steps, counters):
+    """All steps on the calling thread."""
+    own = counters + 256  # after one thread's lane
+    step = int64(0)
+    while step < steps:
+        row = rows + load_i64(starts + step * 8) * 8
+        tasks = load_i64(row + 8)
+        if tasks == LOOP_END:
+            step = load_i64(row + 16) if goes_on(row, own) else step + 1
+            continue
+        function = load_i64(row)
+        for task in range(tasks):
+            call_kernel(function, row + 16, task, 0)
+        step += 1
