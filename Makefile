@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(STAMP)
 endif
 
-.PHONY: setup demo test test-slow lint format clean
+.PHONY: setup demo benchmarks test test-slow lint format clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,12 @@ $(STAMP): pyproject.toml
 
 demo: $(READY)
 	$(PYTHON) examples/demo.py
+
+NETS := vgg16 resnet50 googlenet squeezenet1_0 densenet121 shufflenet_v2_x1_0 mobilenet_v2
+
+benchmarks: $(READY)
+	$(PYTHON) -m tilth.cli.main bench $(NETS) --against onnxruntime,openvino,torch \
+		--batch 1,8 --threads 2 --save benchmarks/results
 
 test: $(READY)
 	$(PYTHON) -m pytest -n auto -m 'not slow and not cuda and not peer'

@@ -34,19 +34,31 @@ def module_source(
     SpecError
         E805 when a size is missing, E804 for what has no kernel yet.
     """
+    from .compiler.lower.source import module_text
+
+    title = program.model.envelope.title or program.name
+    plan, _ = lowered(program, sizes, threads, precise)
+    with located_faults(program.sources):
+        wanted, rules = program.wanted_weights(sizes), program.weight_rules(sizes)
+    kinds = {path: (str(want.dtype), want.shape) for path, want in wanted.items()}
+    return module_text(plan, title, weights, kinds, rules)
+
+
+def lowered(
+    program: Program, sizes: Mapping[str, int], threads: int | None = None, precise: bool = False
+) -> tuple[Any, Graph]:
+    """The lowered plan of a program at given sizes, and the fused graph that it computes.
+
+    Raises ``SpecError`` as :func:`module_source` does.
+    """
     with located_faults(program.sources):
         program.require_runnable()
-        graph = bound_graph(program, sizes)
-        title = program.model.envelope.title or program.name
-        return graph_source(graph, title, threads, Options(precise=precise), weights)
+        return lowered_graph(bound_graph(program, sizes), threads, Options(precise=precise))
 
 
-def graph_source(
-    graph: Graph, title: str, threads: int | None, options: Options, weights: str | None = None
-) -> str:
-    """The runnable module of a graph whose sizes are all known; raises :class:`OpError` E804."""
+def lowered_graph(graph: Graph, threads: int | None, options: Options) -> tuple[Any, Graph]:
+    """As :func:`lowered`, of a graph whose sizes are all known; raises :class:`OpError` E804."""
     from .compiler.lower.cpu import lower
-    from .compiler.lower.source import module_text
     from .compiler.lower.target import Target
     from .runtime import machine
     from .runtime.simd import lanes
@@ -54,7 +66,14 @@ def graph_source(
     fused = pipeline.run(graph, options).graph
     team, caches = threads or machine.cores(), machine.cache_sizes()
     target = Target(lanes(), team, *caches, precise=options.precise)
-    return module_text(lower(fused, target), title, weights)
+    return lower(fused, target), fused
+
+
+def graph_source(graph: Graph, title: str, threads: int | None, options: Options) -> str:
+    """The runnable module of a graph whose sizes are all known; raises :class:`OpError` E804."""
+    from .compiler.lower.source import module_text
+
+    return module_text(lowered_graph(graph, threads, options)[0], title)
 
 
 @dataclass(frozen=True)

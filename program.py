@@ -458,21 +458,24 @@ class Program(Questions):
 
         Raises ``RuntimeFault`` E801 where they do not match and ``strict`` is set.
         """
-        training = self.model.training
-        paths = self.parameters()
-        if training is not None:
-            spare = {str(node.attrs["path"]) for _, node in training.graph.of_op("param")}
-            given = {name: a for name, a in given.items() if name not in spare or name in paths}
-        wanted = {
-            path: files.Wanted(_fixed(kind.bind(sizes)), DTYPES[kind.dtype])
-            for path, kind in paths.items()
-        }
-        loaded = files.fit_weights(given, wanted, self._pieces(sizes), name, strict)
+        wanted, rules = self.wanted_weights(sizes), self.weight_rules(sizes)
+        if self.model.training is not None:
+            params = self.model.training.graph.of_op("param")
+            spare = {str(node.attrs["path"]) for _, node in params} - wanted.keys()
+            given = {name: a for name, a in given.items() if name not in spare}
+        loaded = files.fit_weights(given, wanted, rules, name, strict)
         for line in loaded.lines:
             note(line)
         return loaded.arrays
 
-    def _pieces(self, sizes: Mapping[str, int]) -> dict[str, list[files.Piece]]:
+    def wanted_weights(self, sizes: Mapping[str, int]) -> dict[str, files.Wanted]:
+        """Shape and element type by weight path."""
+        return {
+            path: files.Wanted(_fixed(kind.bind(sizes)), DTYPES[kind.dtype])
+            for path, kind in self.parameters().items()
+        }
+
+    def weight_rules(self, sizes: Mapping[str, int]) -> dict[str, list[files.Piece]]:
         """The spec's rules for checkpoints, with their sizes worked out."""
         known = {k: v for k, v in self.model.options.items() if isinstance(v, int)} | dict(sizes)
 

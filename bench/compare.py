@@ -13,9 +13,10 @@ from typing import Any
 
 from ..compiler.cost import cost
 from ..program import SpecError
-from .engines import ENGINES, PEAK
-from .peak import flops_of_call
+from .engines import ENGINES, MEMORY, PEAK
+from .peak import bytes_of_copy, flops_of_call
 from .problem import Chosen, Problem, relative_error, write_problem
+from .profiles import Machine, Profiled
 from .runner import Schedule, Spread, fastest, measure, paired_ratio, spread
 from .station import EngineFault, Start, Station
 
@@ -50,7 +51,8 @@ class Row:
     peak_share: float | None = None
     rounds: int = 0
     note: str = ""
-    profile: tuple[tuple[str, float], ...] = field(default=(), repr=False)
+    profile: tuple[Profiled, ...] = field(default=(), repr=False)
+    machine: Machine | None = field(default=None, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The row of ``tilth bench --json``: plain, rounded numbers."""
@@ -79,7 +81,10 @@ class Row:
             "rounds": self.rounds,
             "setting": self.setting,
             "note": self.note,
-            "profile_ms": {name: _rounded(ms) for name, ms in self.profile},
+            "profile": [
+                {"op": op.name, "ms": _rounded(op.ms), "flops": op.flops, "bytes": op.moved}
+                for op in self.profile
+            ],
         }
 
 
@@ -122,12 +127,21 @@ def _measured(
         started = [_started(problem, row, schedule, stack, stations) for row in rows]
         profiles = {n: s.profile() for n, s in stations.items()} if profile else {}
         threads = rows[0].threads
+        copied = _memory_rate(problem, threads) if profile else None
         stations[PEAK] = stack.enter_context(Station(problem, PEAK, "", threads))
         taken = measure({name: station.turn for name, station in stations.items()}, schedule)
     peak = taken.pop(PEAK)
     most = [flops_of_call(threads) / seconds for seconds in peak]
     filled = [_timed(row, taken, own, profiles) for row in started]
+    if copied is not None:
+        filled = [replace(row, machine=Machine(median(most), copied)) for row in filled]
     return filled if flops is None else [_shared(row, taken, flops, most) for row in filled]
+
+
+def _memory_rate(problem: Problem, threads: int) -> float:
+    """Bytes a second that copies move."""
+    with Station(problem, MEMORY, "", threads) as station:
+        return bytes_of_copy() / median(station.turn(7))
 
 
 def _started(
@@ -187,7 +201,7 @@ def _timed(
     row: Row,
     taken: Mapping[str, list[float]],
     own: str,
-    profiles: Mapping[str, list[tuple[str, float]]],
+    profiles: Mapping[str, list[Profiled]],
 ) -> Row:
     """The row with its times, and on our own the ratio to the fastest peer."""
     if row.engine not in taken:

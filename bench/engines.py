@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .problem import Arrays, Problem
+from .profiles import Profiled
 
 Call = Callable[[], Arrays]
 Prepare = Callable[[Problem, int, str], Call]
-Profile = Callable[[Problem, int, str], list[tuple[str, float]]]
+Profile = Callable[[Problem, int, str], list[Profiled]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Engine:
 
     ``package`` must be installed. ``write`` makes the file that the engine reads, before its
     process starts, and gives the bytes of memory that it should need; ``reads_onnx`` says that it
-    is ``model.onnx``. ``profile`` gives milliseconds by operation, where the engine can tell.
+    is ``model.onnx``. ``profile`` tells where its time goes, if it can.
     ``wake`` imports all that the engine needs whatever the model: a bare process, beyond which its
     memory is counted.
     """
@@ -66,6 +67,9 @@ def package(name: str) -> Callable[[], Any]:
 PEAK = "peak"
 """The engine that only multiplies and adds; what the others reach is a share of it."""
 
+MEMORY = "memory"
+"""The engine that only copies memory."""
+
 OWN = ("tilth", "reference")
 """Engines of ours, the one that is measured by default first."""
 
@@ -75,6 +79,7 @@ ENGINES = {
     engine.name: engine
     for engine in (
         Engine(PEAK, late("peak", "prepare_peak")),
+        Engine(MEMORY, late("peak", "prepare_memory")),
         Engine(
             "tilth",
             late("own", "prepare_tilth"),

@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import pkgutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from .problem import Arrays, Problem
+from .profiles import Profiled
 
 
 def write_tilth(problem: Problem, threads: int) -> int:
     """Compile the model to its runnable module, as peers get an ONNX file; its memory's bound.
 
+    Beside it goes what each row of its plan belongs to: an op, its arithmetic, its bytes.
     Raises ``SpecError`` for what has no kernel.
     """
-    from ..compiled import module_source, plan_of
+    from ..compiled import lowered, module_source, plan_of
 
-    text = module_source(problem.program, problem.chosen.sizes, threads)
-    problem.module(threads).write_text(text, encoding="utf-8")
-    return plan_of(text, problem.program.name).memory_bound(threads)
+    program, sizes = problem.program, problem.chosen.sizes
+    path = problem.module(threads)
+    text = module_source(program, sizes, threads)
+    path.write_text(text, encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(_owners(*lowered(program, sizes, threads))))
+    return plan_of(text, program.name).memory_bound(threads)
+
+
+def _owners(plan: Any, graph: Any) -> list[list[Any]]:
+    """``[node, op, flops, bytes]`` of each kernel row; the last two are unknown inside loops."""
+    from ..compiler.cost import cost
+    from ..compiler.ops.control import LOOPS
+
+    costs = {row.index: row for row in cost(graph).rows}
+    owners = [*plan.owners, *[-1] * (len(plan.rows) - len(plan.owners))]
+    found: list[list[Any]] = []
+    for owner, row in zip(owners, plan.rows, strict=True):
+        if row.kernel is None:
+            continue
+        own = costs.get(owner)
+        if own is None:
+            found.append([owner, "output", 0, None])
+        elif own.op in LOOPS:
+            found.append([owner, own.op, None, None])
+        else:
+            found.append([owner, own.op, 2 * own.macs, own.moved_bytes])
+    return found
 
 
 def wake_tilth() -> None:
@@ -44,10 +72,21 @@ def prepare_tilth(problem: Problem, threads: int, setting: str) -> Callable[[], 
     return call
 
 
-def profile_tilth(problem: Problem, threads: int, setting: str) -> list[tuple[str, float]]:
-    """Milliseconds of each row of the plan."""
+def profile_tilth(problem: Problem, threads: int, setting: str) -> list[Profiled]:
+    """Each op of the plan, its rows added up, in the order in which they run."""
     rows = _module(problem, threads).profile(problem.inputs)
-    return [(f"{label} {kernel}", seconds * 1e3) for label, kernel, seconds in rows]
+    owners = json.loads(problem.module(threads).with_suffix(".json").read_text())
+    found: dict[int, list[Profiled]] = {}
+    for (label, kernel, seconds), (owner, op, flops, moved) in zip(rows, owners, strict=True):
+        row = Profiled(f"{label or op} ({kernel})", seconds * 1e3, flops, moved)
+        found.setdefault(owner, []).append(row)
+    return [_joined(parts) for parts in found.values()]
+
+
+def _joined(parts: list[Profiled]) -> Profiled:
+    """The rows of one op; the longest names it, since layouts are often changed around it."""
+    longest = max(parts, key=lambda row: row.ms)
+    return replace(longest, ms=sum(row.ms for row in parts))
 
 
 def prepare_reference(problem: Problem, threads: int, setting: str) -> Callable[[], Arrays]:

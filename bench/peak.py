@@ -1,6 +1,7 @@
-"""The machine's multiply-add peak: the register tile that our dense kernels use, on data in cache.
+"""What the machine can do: multiply-adds of data in cache, and copies of data in memory.
 
-It takes turns with the engines, so that each is compared with what the machine could do just then.
+The multiply-adds are those of the register tile that our dense kernels use. They take turns with
+the engines, so that each is compared with what the machine could do just then.
 """
 
 from __future__ import annotations
@@ -75,3 +76,48 @@ def _source(pixels: int, blocks: int, width: int) -> str:
         *stores,
     ]
     return "\n".join(lines) + "\n"
+
+
+COPIED = 256 << 20
+"""Bytes that a copy reads, and as many that it writes: more than caches hold."""
+
+PIECES = 64
+
+
+def bytes_of_copy() -> int:
+    """Bytes that one call moves."""
+    return 2 * COPIED
+
+
+def prepare_memory(problem: Problem, threads: int, setting: str) -> Callable[[], Arrays]:
+    """A call that copies memory from one array to another; it has no outputs."""
+    width = lanes()
+    made = kernel(f"copy_w{width}", _copy_source(width))
+    x, y = np.ones(COPIED // 4, np.float32), np.zeros(COPIED // 4, np.float32)
+
+    def call() -> Arrays:
+        row = [made.address, PIECES, x.ctypes.data, y.ctypes.data, COPIED // PIECES]
+        counters = np.zeros(counter_words(threads, 0), np.int64)
+        walk(np.array(row, np.int64), np.zeros(1, np.int64), counters, threads)
+        return {}
+
+    return call
+
+
+def _copy_source(width: int) -> str:
+    lines = [f"        store(y + {4 * width * j}, load(x + {4 * width * j}))" for j in range(4)]
+    return "\n".join([
+        '"""A copy of memory, a piece a task."""',
+        f"from tilth.runtime.simd import load_i64, load{width} as load, store",
+        "",
+        "",
+        "def kernel(row, task, slot):",
+        "    size = load_i64(row + 16)",
+        "    x = load_i64(row) + task * size",
+        "    y = load_i64(row + 8) + task * size",
+        f"    for _ in range(size // {16 * width}):",
+        *lines,
+        f"        x += {16 * width}",
+        f"        y += {16 * width}",
+        "",
+    ])  # fmt: skip

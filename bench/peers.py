@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .problem import Arrays, Problem
+from .profiles import Profiled
 
 PROFILED_CALLS = 10
 
@@ -32,7 +33,7 @@ def prepare_onnxruntime(problem: Problem, threads: int, setting: str) -> Callabl
     return call
 
 
-def profile_onnxruntime(problem: Problem, threads: int, setting: str) -> list[tuple[str, float]]:
+def profile_onnxruntime(problem: Problem, threads: int, setting: str) -> list[Profiled]:
     """Milliseconds a call by operator, most first."""
     session = _session(problem, threads, str(problem.folder / "profile"))
     for _ in range(PROFILED_CALLS):
@@ -79,7 +80,7 @@ def prepare_openvino(problem: Problem, threads: int, setting: str) -> Callable[[
     return call
 
 
-def profile_openvino(problem: Problem, threads: int, setting: str) -> list[tuple[str, float]]:
+def profile_openvino(problem: Problem, threads: int, setting: str) -> list[Profiled]:
     """Milliseconds a call by kind of node, most first."""
     _, request = _request(problem, threads, setting, PERF_COUNT=True)
     spent: dict[str, float] = defaultdict(float)
@@ -104,5 +105,5 @@ def _request(problem: Problem, threads: int, hint: str, **more: Any) -> tuple[An
     return model, model.create_infer_request()
 
 
-def _most_first(spent: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(spent.items(), key=lambda row: -row[1])
+def _most_first(spent: dict[str, float]) -> list[Profiled]:
+    return [Profiled(name, ms) for name, ms in sorted(spent.items(), key=lambda row: -row[1])]

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from .problem import Arrays, Problem, read_arrays
+from .profiles import Profiled
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
@@ -93,9 +94,9 @@ class Station:
         """Seconds of so many calls in a row."""
         return self._order(calls=calls)["seconds"]
 
-    def profile(self) -> list[tuple[str, float]]:
-        """Milliseconds a call by operation; empty when the engine cannot tell."""
-        return [(name, ms) for name, ms in self._order(profile=True)["profile"]]
+    def profile(self) -> list[Profiled]:
+        """Where a call's time goes; empty when the engine cannot tell."""
+        return [Profiled(**row) for row in self._order(profile=True)["profile"]]
 
     def close(self) -> None:
         """End the process."""

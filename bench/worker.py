@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _serve(job: dict[str, Any], answer: Any) -> None:
         order = json.loads(line)
         if "profile" in order:
             rows = engine.profile(problem, job["threads"], job["setting"]) if engine.profile else []
-            answer(profile=rows)
+            answer(profile=[asdict(row) for row in rows])
             continue
         seconds = []
         for _ in range(order["calls"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from ..bench.compare import Row, compare
 from ..bench.decisions import compare_decisions, is_decision
 from ..bench.engines import ENGINES, OWN, PEERS
 from ..bench.problem import Chosen, nominal_sizes
+from ..bench.profiles import total
 from ..bench.results import save_results
 from ..bench.runner import Schedule, Spread
+from ..bench.table import write_table
 from ..program import located_faults, machine
 from .console import Failure, note, reason, say, say_json, say_table
 from .options import add_model_options, load_chosen, positive
@@ -37,8 +40,14 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=positive, default=15, help="rounds of turns, at least")
     parser.add_argument("--seconds", type=positive, default=2, help="time of all rounds, at least")
-    parser.add_argument("--profile", action="store_true", help="show where the time goes")
-    parser.add_argument("--save", metavar="FOLDER", help="keep the rows there, a file a model")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="show where the time goes, op by op, against what the machine can do",
+    )
+    parser.add_argument(
+        "--save", metavar="FOLDER", help="keep the rows there, a file a model, and a table of all"
+    )
     parser.add_argument("--json", action="store_true", help="print a list of rows")
     add_model_options(parser)
 
@@ -52,8 +61,10 @@ def run(args: Namespace) -> int:
         peers = tuple(name for name in PEERS if ENGINES[name].installed)
     for name in peers:
         if not ENGINES[name].installed:
-            hint = "pip install 'tilth[bench,onnx]'"
-            raise Failure(f"`{name}` is not installed", hint)
+            raise Failure(f"`{name}` is not installed", f"pip install {ENGINES[name].package}")
+        if ENGINES[name].reads_onnx and importlib.util.find_spec("onnx") is None:
+            message = f"`{name}` reads the model as ONNX, and `onnx`, which writes it, is not there"
+            raise Failure(message, "pip install onnx")
     threads = args.threads or (machine.cores(),)
     for count in threads:
         if count > machine.cores():
@@ -114,6 +125,7 @@ def _bench(
 def _save(folder: Path, rows: list[Row]) -> None:
     try:
         path = save_results(folder, rows[0].model, [row.as_record() for row in rows])
+        write_table(folder)
     except OSError as error:
         raise Failure(f"cannot write into `{folder}`: {reason(error)}") from error
     note(f"wrote {path}")
@@ -142,7 +154,7 @@ def _cells(row: Row) -> list[str]:
         _range(row.ms),
         "-" if row.ratio is None else f"{row.ratio.median:.2f} ({_range(row.ratio)})",
         _text(row.peak_share, "{:.0%}"),
-        _text(row.peak_mb, "{:.0f}"),
+        _text(row.peak_mb, "{:.0f}") + _text(row.bound_mb, " (of {:.0f})", ""),
         _text(row.cold_s, "{:.2f}"),
         _text(row.warm_s, "{:.2f}"),
         _text(row.max_rel_err, "{:.1e}"),
@@ -152,18 +164,33 @@ def _cells(row: Row) -> list[str]:
 def _show_profile(row: Row) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{row.engine}: where the time goes", title_justify="left")
-    table.add_column("operation")
-    table.add_column("ms", justify="right")
-    table.add_column("share", justify="right")
-    total = sum(ms for _, ms in row.profile) or 1.0
-    for name, ms in row.profile:
-        table.add_row(name, f"{ms:.3f}", f"{ms / total:.0%}")
+    title = f"{row.engine}: where the time goes"
+    if row.machine is not None:
+        title += (f"; the machine: {row.machine.flops / 1e9:.0f} GFLOP/s, "
+                  f"{row.machine.bytes / 1e9:.1f} GB/s")  # fmt: skip
+    table = Table(title=title, title_justify="left")
+    table.add_column("operation", overflow="fold")
+    for name in ("ms", "share", "GFLOP/s", "GB/s", "of roofline", "bound by"):
+        table.add_column(name, justify="right")
+    whole = total(row.profile)
+    for op in (*row.profile, whole):
+        if op is whole:
+            table.add_section()
+        known = row.machine if op.flops is not None else None
+        table.add_row(
+            op.name,
+            f"{op.ms:.3f}",
+            f"{op.ms / (whole.ms or 1.0):.1%}",
+            _text(op.gflops, "{:.1f}"),
+            _text(op.gbytes, "{:.1f}"),
+            _text(known and known.roofline(op), "{:.0%}"),
+            known.bound(op) if known else "",
+        )
     say_table(table)
 
 
-def _text(value: Any, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def _text(value: Any, form: str, missing: str = "-") -> str:
+    return missing if value is None else form.format(value)
 
 
 def _range(values: Spread | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..compiled import write_module
 from ..program import located_faults
-from .console import Failure, note, say_json
+from .console import Failure, note, reason, say_json
 from .options import add_model_options, load_chosen, positive
 
 
@@ -38,7 +38,10 @@ def run(args: Namespace) -> int:
         if args.weights:
             program.weights_for(args.weights)  # refused here rather than when the file runs
             weights = os.path.relpath(args.weights, path.parent)
-        text = write_module(program, path, sizes, args.threads, args.precise, weights)
+        try:
+            text = write_module(program, path, sizes, args.threads, args.precise, weights)
+        except OSError as error:
+            raise Failure(f"cannot write `{path}`: {reason(error)}") from error
     if args.json:
         say_json({"file": str(path), "lines": text.count("\n"), "sizes": sizes})
     else:

@@ -121,7 +121,8 @@ def _known_pass() -> Iterator[None]:
 def _passes(program: Program, args: Namespace) -> str:
     options = Options(precise=args.precise)
     if args.time_passes:
-        rows = pass_times(program.graph, options)
+        rows = [*pass_times(program.graph, options)]
+        rows.append(("all passes", sum(seconds for _, seconds in rows)))
         return "\n".join(f"{seconds * 1e3:9.2f} ms  {name}" for name, seconds in rows)
     with _known_pass():
         return pass_diff(program.graph, args.diff, options)

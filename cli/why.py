@@ -12,8 +12,12 @@ from .options import add_model_options, load_chosen
 def configure(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", help="a file, or a name from the zoo")
-    parser.add_argument("first", metavar="A", help="a node by its name, or %%7 as it is printed")
-    parser.add_argument("second", metavar="B")
+    parser.add_argument(
+        "first",
+        metavar="A",
+        help="a node by its name, or by its number as `inspect --format text` prints it: %%7",
+    )
+    parser.add_argument("second", metavar="B", help="another node")
     add_model_options(parser)
 
 
@@ -24,5 +28,8 @@ def run(args: Namespace) -> int:
         try:
             say(why(program.graph, args.first, args.second))
         except KeyError as fault:
-            raise Failure(str(fault.args[0]), "`tilth inspect SPEC` lists the nodes") from fault
+            raise Failure(
+                str(fault.args[0]),
+                "`tilth inspect SPEC --format text` prints every node, its number and its name",
+            ) from fault
     return 0

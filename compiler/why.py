@@ -72,4 +72,9 @@ def _unrelated(graph: Graph, ends: list[int], names: list[str]) -> str:
         if any(user == ends[y] for user, _, _ in graph.users(ends[x])):
             ops = [graph.node(ends[place]).op for place in (x, y)]
             return f"{names[x]} and {names[y]} stay apart: no pass fuses {ops[0]} into {ops[1]}"
+    readers = [{user for user, _, _ in graph.users(end)} for end in ends]
+    common = sorted(readers[0] & readers[1])
+    if common:
+        reader = _label(graph, common[0])
+        return f"{names[0]} and {names[1]} stay apart as values; {reader} reads both"
     return f"{names[0]} and {names[1]} stay apart: neither reads what the other computes"

@@ -17,10 +17,10 @@ import numpy as np
 
 from .abi import LOOP_END, LOOP_WORDS, Address, Step
 from .faults import RuntimeFault
-from .inputs import Declared, read_input
+from .inputs import Declared, check_input, read_input
 from .module import Check, KernelSpec, Module, Plan, Port, Row
 from .outputs import save_outputs
-from .weights import read_arrays
+from .weights import Wanted, load_weights
 
 FORMAT = 1
 
@@ -92,19 +92,37 @@ class CompiledModule(ModuleType):
         chosen = path or self._weights
         if chosen is None:
             raise RuntimeFault("E801", "this module was compiled without weights",
-                               "give them: `load_weights(\"weights.safetensors\")`")  # fmt: skip
+                               "give them: `--weights FILE.safetensors`, or in Python "
+                               "`load_weights(\"FILE.safetensors\")`")  # fmt: skip
         file = Path(chosen)
         if not file.is_absolute() and path is None:
             file = Path(self.__file__ or ".").parent / file
-        self._ready = Module(self.plan, read_arrays(file), threads)
+        self._ready = Module(self.plan, _fitting(self.plan, file), threads)
         return self._ready
+
+
+def _fitting(plan: Plan, file: Path) -> Mapping[str, np.ndarray]:
+    """The weights of a file, when they are those that the module was compiled for."""
+    wanted = {
+        path: Wanted(tuple(shape), np.dtype(kind)) for path, (kind, shape) in plan.wanted.items()
+    }
+    try:
+        return load_weights(file, wanted, plan.rules).arrays
+    except RuntimeFault as fault:
+        if fault.code != "E801":
+            raise
+        hint = "sizes are fixed in this file: for another model compile its spec"
+        raise RuntimeFault(fault.code, fault.message, hint, fault.details) from fault
 
 
 def publish(name: str, plan: Plan, weights: str | None, format: int) -> None:
     """Make the compiled file callable, or run it when it is the program."""
     if format != FORMAT:
-        raise RuntimeFault("E804", f"this file has format {format}; this version reads {FORMAT}",
-                           "compile the spec again")  # fmt: skip
+        fault = RuntimeFault("E804", f"this file has format {format}; this version reads {FORMAT}",
+                             "compile the spec again")  # fmt: skip
+        if name == "__main__":
+            sys.exit(_told(fault))
+        raise fault
     module = sys.modules.get(name)
     if module is None:
         return
@@ -115,33 +133,63 @@ def publish(name: str, plan: Plan, weights: str | None, format: int) -> None:
         sys.exit(_main(module, plan))  # type: ignore[arg-type]
 
 
+OPTIONS = ("weights", "output", "threads", "help")
+"""Options of every compiled file; an input of such a name is given as ``--input-NAME``."""
+
+
 def _main(module: CompiledModule, plan: Plan, argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=f"{plan.name}, compiled by Tilth")
+    parser = argparse.ArgumentParser(
+        description=f"{plan.name}, compiled by Tilth",
+        epilog="exit codes: 0 fine, 1 fault found, 2 wrong command line",
+    )
     for port in plan.inputs:
-        text = f"{port.dtype}{list(port.shape)}: .npy, picture or `random`"
-        parser.add_argument(f"--{port.name}", required=True, metavar="VALUE", help=text)
-    parser.add_argument("--weights", help="a .safetensors or .npz file")
+        text = f"{port.dtype}{list(port.shape)}: .npy, picture, `random` or `zeros`"
+        flag = f"--input-{port.name}" if port.name in OPTIONS else f"--{port.name}"
+        parser.add_argument(
+            flag, dest=f"input {port.name}", required=True, metavar="VALUE", help=text
+        )
+    default = f"; default: {module._weights}" if module._weights else ""
+    parser.add_argument("--weights", help=f"a .safetensors or .npz file{default}")
     parser.add_argument("--output", metavar="FILE.npz", help="write the results there")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: all processors")
     options = vars(parser.parse_args(argv))
     try:
-        ready = module.load_weights(options["weights"], options["threads"])
+        # Inputs first: reading them is quick, packing weights is not.
         inputs = {
-            p.name: read_input(p.name, options[p.name], Declared(np.dtype(p.dtype), p.shape))
+            p.name: check_input(p.name, read_input(p.name, options[f"input {p.name}"], want), want)
             for p in plan.inputs
+            for want in [Declared(np.dtype(p.dtype), p.shape)]
         }
+        ready = module.load_weights(options["weights"], options["threads"])
         results: Mapping[str, np.ndarray] = ready.run(inputs)
+        for key, value in results.items():
+            print(f"{key}: {value.dtype}{list(value.shape)}{_ends(value)}")
+        if options["output"]:
+            save_outputs(options["output"], dict(results))
     except RuntimeFault as fault:
-        print(f"error[{fault.code}]: {fault.message}", file=sys.stderr)
-        if fault.hint:
-            print(f"   hint: {fault.hint}", file=sys.stderr)
-        return 1
-    for key, value in results.items():
-        print(f"{key}: {value.dtype}{list(value.shape)}  min {value.min():.6g}  "
-              f"max {value.max():.6g}")  # fmt: skip
-    if options["output"]:
-        save_outputs(options["output"], dict(results))
+        return _told(fault)
     return 0
+
+
+def _told(fault: RuntimeFault) -> int:
+    print(f"error[{fault.code}]: {fault.message}", file=sys.stderr)
+    for line in fault.details:
+        print(f"   {line}", file=sys.stderr)
+    if fault.hint:
+        print(f"   hint: {fault.hint}", file=sys.stderr)
+    return 1
+
+
+def _ends(value: np.ndarray) -> str:
+    if not value.size:
+        return ""
+    return f"  min {float(value.min()):.6g}  max {float(value.max()):.6g}"
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number of at least 1")
+    return int(text)
 
 
 __all__ = [

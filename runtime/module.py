@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from time import perf_counter
@@ -21,6 +21,7 @@ from .faults import RuntimeFault
 from .inputs import Declared, check_input
 from .machine import give_back_memory
 from .row_wise import Sources
+from .weights import Piece
 
 ALIGNMENT = 64
 
@@ -72,6 +73,7 @@ class Plan:
     ``load`` yields packed arrays by name from weights by name, whole or as consecutive pieces;
     ``packed`` gives each packed array's place in the weights' memory. ``live_bytes`` is the most
     that values of one call need at one time; the arena, which holds them, is little larger.
+    ``wanted`` are element types and shapes by weight path, ``rules`` how checkpoints name them.
     ``cells`` counts the int64 that a call starts with at 0.
     """
 
@@ -87,6 +89,8 @@ class Plan:
     cells: int = 0
     checks: tuple[Check, ...] = ()
     live_bytes: int = 0
+    wanted: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    rules: Mapping[str, Sequence[Piece]] = field(default_factory=dict)
 
     def memory_bound(self, threads: int) -> int:
         """Bytes that a process should need for the module, beyond what it needs without one.
@@ -234,24 +238,28 @@ class Module:
     def profile(self, inputs: Mapping[str, Any], rounds: int = 20) -> list[tuple[str, str, float]]:
         """``(label, kernel, seconds)`` of each row: medians, rows walked one at a time.
 
-        Rows in loops run once, as in the first turn.
+        Rows in loops run once, as in the first turn, and ends of loops are left out.
         """
         from .walker import walk
 
         arrays = [self._input(port, inputs) for port in self.plan.inputs]
         results = [np.empty(port.shape, port.dtype) for port in self.plan.outputs]
-        frame = self._take()
-        self._fill(frame, [*arrays, *results])
         times = np.zeros((rounds, len(self._starts)))
-        for turn in range(rounds):
-            for place, row in enumerate(self.plan.rows):
-                if row.kernel is None:
-                    continue
-                frame.counters[:] = 0
-                start = perf_counter()
-                walk(frame.rows, self._starts[place : place + 1], frame.counters, self.threads or 1)
-                times[turn, place] = perf_counter() - start
-        self._pool.append(frame)
+        frame = self._take()
+        try:
+            self._fill(frame, [*arrays, *results])
+            for turn in range(rounds):
+                for place, row in enumerate(self.plan.rows):
+                    if row.kernel is None:
+                        continue
+                    frame.counters[:] = 0
+                    here = self._starts[place : place + 1]
+                    start = perf_counter()
+                    walk(frame.rows, here, frame.counters, self.threads or 1)
+                    times[turn, place] = perf_counter() - start
+        finally:
+            with self._lock:
+                self._pool.append(frame)
         medians = np.median(times, axis=0)
         rows = zip(self.plan.rows, medians, strict=True)
         return [

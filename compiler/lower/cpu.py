@@ -38,7 +38,10 @@ class PendingRow:
 
 @dataclass
 class Emission:
-    """What is emitted so far; lowerings of regions share it. ``loop`` is the one being emitted."""
+    """What is emitted so far; lowerings of regions share it.
+
+    ``loop`` is the one being emitted, ``owners`` the node of the whole graph that rows belong to.
+    """
 
     arena: Arena = field(default_factory=Arena)
     rows: list[PendingRow] = field(default_factory=list)
@@ -49,6 +52,7 @@ class Emission:
     cells: int = 0
     checks: list[Check] = field(default_factory=list)
     touches: list[tuple[Buffer, Loop]] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -90,6 +94,8 @@ class Lowering:
             if node.op in LEAVES or index in self.phases:
                 continue
             RULES.get(node.op, expand)(self, index, node)
+            if not self.inner:
+                self.out.owners += [index] * (len(self.out.rows) - len(self.out.owners))
 
     # ------------------------------------------------------------ asking
 
@@ -291,7 +297,7 @@ class Lowering:
             rows.append(Row(row.kernel, Step(name_, row.tasks, words, row.label)))
         return LoweredPlan(
             name, tuple(self.inputs), tuple(self.outputs), tuple(rows), arena_bytes,
-            out.arena.live(), slot, self.load.out, out.cells, tuple(out.checks),
+            out.arena.live(), slot, self.load.out, out.cells, tuple(out.checks), tuple(out.owners),
         )  # fmt: skip
 
 
@@ -312,7 +318,11 @@ def _resolve(word: Any, slot: int) -> Word:
 
 @dataclass(frozen=True)
 class LoweredPlan:
-    """A plan and the program of its load phase."""
+    """A plan and the program of its load phase.
+
+    ``owners`` gives the node of the fused graph that each row computes; the last rows, which only
+    deliver outputs, have none.
+    """
 
     name: str
     inputs: tuple[Port, ...]
@@ -324,6 +334,7 @@ class LoweredPlan:
     load: LoadText
     cells: int
     checks: tuple[Check, ...]
+    owners: tuple[int, ...]
 
 
 @dataclass(frozen=True)

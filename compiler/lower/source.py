@@ -7,20 +7,31 @@ one row a kernel call, with named words.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ...runtime.abi import LOOP_WORDS, Address
 from ...runtime.module import KernelSpec, Port, Row
+from ...runtime.weights import Piece
 from .cpu import LoweredPlan
 
 FORMAT = 1
 """Version of the file's layout; the runtime refuses others by message."""
 
 
-def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> str:
-    """The text of the module; ``weights`` is the default weights file, relative to it."""
+def module_text(
+    plan: LoweredPlan,
+    title: str,
+    weights: str | None = None,
+    wanted: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
+    rules: Mapping[str, Sequence[Piece]] | None = None,
+) -> str:
+    """The text of the module; ``weights`` is the default weights file, relative to it.
+
+    ``wanted`` are element types and shapes by weight path, ``rules`` how the formats of checkpoints
+    name them: what a weights file is checked against when it is loaded.
+    """
     shapes = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.inputs)
     results = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.outputs)
     parts = [
@@ -37,6 +48,7 @@ def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> st
         "from tilth.runtime import packing as pack",
         *_words_used(plan),
         *_imports(plan),
+        *(["from tilth.runtime.weights import Piece"] if any((rules or {}).values()) else []),
         "",
         "",
         "def load(w):",
@@ -44,6 +56,14 @@ def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> st
         *[f"    {line}" for line in plan.load.lines],
         *([] if plan.load.lines else ["    yield from ()"]),
         "",
+        "",
+        "WEIGHTS = {",
+        *[f"    {path!r}: {kind!r}," for path, kind in (wanted or {}).items()],
+        "}",
+        "",
+        "RULES = {",
+        *[f"    {name!r}: {list(pieces)!r}," for name, pieces in (rules or {}).items()],
+        "}",
         "",
         "PACKED = {",
         *[f"    {name!r}: {offset}," for name, offset in plan.load.packed.items()],
@@ -64,6 +84,8 @@ def module_text(plan: LoweredPlan, title: str, weights: str | None = None) -> st
         "    load=load,",
         "    packed=PACKED,",
         f"    weight_bytes={plan.load.size},",
+        "    wanted=WEIGHTS,",
+        "    rules=RULES,",
         *([f"    cells={plan.cells},"] if plan.cells else []),
         *([f"    checks=({_checks(plan)}),"] if plan.checks else []),
         ")",

@@ -1,13 +1,14 @@
 """What the bench does around the timing: problems, errors, workers, rows, results."""
 
+import importlib.util
 import json
 
 import numpy as np
 import pytest
 import tilth
-from tilth.bench import compare, results
+from tilth.bench import compare, results, table
 from tilth.bench.compare import Row
-from tilth.bench.engines import ENGINES, OWN, PEAK, PEERS
+from tilth.bench.engines import ENGINES, MEMORY, OWN, PEAK, PEERS
 from tilth.bench.problem import Chosen, nominal_sizes, relative_error, write_problem
 from tilth.bench.runner import Schedule, Spread
 from tilth.bench.station import EngineFault, Station
@@ -140,7 +141,7 @@ def test_results_keep_other_rows_of_the_same_machine(tmp_path, monkeypatch):
 
 
 def test_the_table_of_engines():
-    assert {*OWN, *PEERS, PEAK} == ENGINES.keys()
+    assert {*OWN, *PEERS, PEAK, MEMORY} == ENGINES.keys()
     assert not set(OWN) & set(PEERS)
 
 
@@ -186,3 +187,29 @@ def test_peers_agree(spec, engine, tmp_path):
     assert peer.ms is not None
     assert peer.max_rel_err is not None
     assert peer.max_rel_err < 1e-5
+
+
+@pytest.mark.parametrize("gone", ["openvino", "onnx"])
+def test_a_missing_peer_gives_the_command_that_installs_it(spec, capsys, monkeypatch, gone):
+    plain = importlib.util.find_spec
+
+    def find(name, *rest):
+        if name == gone:
+            return None
+        return plain("json") if name in (*PEERS, "onnx") else plain(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    assert main(["bench", spec, "--against", "openvino"]) == 1
+    assert f"pip install {gone}" in capsys.readouterr().err
+
+
+def test_saved_results_become_one_table(tmp_path):
+    own = {
+        "model": "tiny", "batch": 1, "threads": 2, "engine": "tilth", "median_ms": 1.25,
+        "peak_mb": 10.0, "memory_bound_mb": 9.0, "cold_s": 3.0, "warm_s": 0.5,
+        "ratio_to_best_peer": 1.6, "ratio_quartiles": [1.5, 1.7], "peak_share": 0.5,
+    }  # fmt: skip
+    results.save_results(tmp_path, "tiny", [own, own | {"engine": "torch", "median_ms": 2.0}])
+    text = table.markdown(tmp_path)
+    assert "| tiny | 1 | 2 | 1.2 | - | - | 2.0 | 1.60 (1.50..1.70) | 50% | 10 (9) |" in text
+    assert table.write_table(tmp_path).read_text() == text

@@ -283,3 +283,13 @@ def test_inspect_shows_a_kernels_machine_code(tilth, specs):
     assert wrong.code == 1
     assert f"did you mean {conv}" in wrong.err
     assert tilth("inspect", "tiny.yaml", "--kernel", conv).code == 2
+
+
+def test_compile_says_why_a_file_cannot_be_written(tilth, specs):
+    done = tilth("compile", "tiny.yaml", "-o", "none/net.py")
+    assert done.code == 1
+    assert "cannot write `none/net.py`" in done.err
+    assert tilth("compile", "tiny.yaml", "-o", "net.txt").code == 2
+    done = tilth("compile", "tiny.yaml", "-o", "net.py", "--weights", "none.safetensors")
+    assert done.code == 1
+    assert "cannot read `none.safetensors`" in done.err

@@ -85,21 +85,78 @@ def test_eight_threads_share_one_module():
     assert not wrong
 
 
-def test_the_written_file_runs_alone(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with a compiled file, its weights and an image; and what it must give."""
     from safetensors.numpy import save_file
 
+    folder = tmp_path_factory.mktemp("written")
     _, compiled, weights, image = prepared("squeezenet1_1", 1, 64)
-    save_file(weights, tmp_path / "w.safetensors")
-    np.save(tmp_path / "x.npy", image)
-    words = ["compile", "squeezenet1_1", "-o", str(tmp_path / "net.py")]
-    shape = ["--shape", "image=1x3x64x64", "--weights", str(tmp_path / "w.safetensors")]
+    save_file(weights, folder / "w.safetensors")
+    np.save(folder / "x.npy", image)
+    words = ["compile", "squeezenet1_1", "-o", str(folder / "net.py")]
+    shape = ["--shape", "image=1x3x64x64", "--weights", str(folder / "w.safetensors")]
     assert main([*words, *shape]) == 0
-    command = [sys.executable, "net.py", "--image", "x.npy", "--output", "y.npz"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return folder, weights, compiled(image=image)
+
+
+def run_file(folder, *words):
+    command = [sys.executable, "net.py", *map(str, words)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_written_file_runs_alone(written):
+    folder, _, expected = written
+    done = run_file(folder, "--image", "x.npy", "--output", "y.npz")
     assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "y.npz")["logits"]
-    expected = compiled(image=image)
+    found = np.load(folder / "y.npz")["logits"]
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    shown = run_file(folder, "--help").stdout
+    assert "--image VALUE" in shown and "float32[1, 3, 64, 64]" in shown
+    assert "default: w.safetensors" in shown
+
+
+def test_the_written_file_needs_no_compiler(written):
+    program = (
+        "import sys, numpy, net; net(image=numpy.load('x.npy'));"
+        "print([m for m in sys.modules if m.startswith(('tilth.compiler', 'tilth.spec', 'lark'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=written[0], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_written_file_answers_bad_input_with_messages(written, tmp_path):
+    from safetensors.numpy import save_file
+
+    folder, weights, _ = written
+    np.save(tmp_path / "small.npy", np.zeros((1, 3, 32, 32), np.float32))
+    np.save(tmp_path / "flat.npy", np.zeros((3, 64, 64), np.float32))
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "broken.safetensors").write_bytes(b"1234")
+    name = next(name for name in weights if weights[name].ndim == 4)
+    wrong = {path: array for path, array in weights.items() if path != name}
+    save_file(wrong | {"other": np.zeros(1, np.float32)}, tmp_path / "wrong.safetensors")
+    cases = [
+        (["--image", tmp_path / "small.npy"], "E802", "expected f32[1, 3, 64, 64], found f32[1, 3"),
+        (["--image", tmp_path / "flat.npy"], "E802", "is the batch axis missing?"),
+        (["--image", tmp_path / "none.npy"], "E803", "cannot read"),
+        (["--image", tmp_path / "broken.png"], "E803", "broken.png"),
+        (["--image", "cat"], "E802", "`cat` is no value for the input `image`"),
+        (["--image", "zeros", "--weights", tmp_path / "none.safetensors"], "E803", "cannot read"),
+        (["--image", "zeros", "--weights", tmp_path / "broken.safetensors"], "E803", "broken"),
+        (["--image", "zeros", "--weights", tmp_path / "wrong.safetensors"], "E801", name),
+        (["--image", "zeros", "--output", tmp_path / "none" / "y.npz"], "E80", "cannot write"),
+    ]
+    for words, code, text in cases:
+        done = run_file(folder, *words)
+        assert done.returncode == 1, words
+        assert f"error[{code}" in done.stderr, words
+        assert text in done.stderr, (words, done.stderr)
+        assert "Traceback" not in done.stderr
+    for words in ([], ["--image", "zeros", "--threads", "0"]):
+        assert run_file(folder, *words).returncode == 2
 
 
 def test_a_wrong_input_gets_a_message():
