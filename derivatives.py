@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .compiler.autodiff import How, adjoint, differentiate, gradient_name, to_training
+from .compiler.inference.expand import expand
 from .compiler.ir.graph import Graph, Value
 from .program import Program, located_faults
 from .spec.diagnostics import Diagnostic, SpecError
@@ -96,7 +97,7 @@ def value_and_grad(
     """
     with located_faults(program.sources):
         program.require_runnable(engine)
-        graph, state = program.graph, {}
+        graph, state = expand(program.graph), {}
         if training:
             mode = to_training(graph)
             graph, state = mode.graph, mode.state

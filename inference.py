@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from .compiler.ops.base import OpError
 from .runtime.inputs import check_input
 
 if TYPE_CHECKING:
+    from .fitting import Fitted
     from .program import Program
 
 ASKS = ("loglik", "logprior", "marginals", "map", "sample", "entropy")
@@ -64,6 +65,36 @@ class Questions:
             graph = asked_graph(self, seen, ask)
             _check_values(self.graph.bind(seen.sizes), seen.arrays, params, seen.missing)
             return execute(graph, seen.arrays, params, seed, engine)
+
+    def fit(
+        self: Any, data: Data | Sequence[Data], weights: Any = None, seed: int = 0, *,
+        iterations: int = 100, tol: float = 1e-4, floor: float = 0.0, fixed: Any = (),
+        engine: str = "reference", progress: Callable[[int, float], None] | None = None,
+    ) -> Fitted:  # fmt: skip
+        """Parameters by EM, started at ``weights`` (or the spec's initialisers with ``seed``).
+
+        Parameters
+        ----------
+        data
+            Arrays by input name, nan where missing; or a list of such, one a sequence.
+        iterations, tol
+            Rounds at most, and the least gain of a round in nats.
+        floor
+            The least standard deviation (and root of a covariance's eigenvalue).
+        fixed
+            Paths that keep their values, or boolean masks by path.
+        progress
+            Called with the round and the objective before its M-step.
+
+        Raises
+        ------
+        SpecError
+            As :meth:`query`, and E612 for parameters without a closed form or that collapse.
+        """
+        from .fitting import Settings, fit
+
+        how = Settings(iterations, tol, floor, fixed)
+        return fit(self, data, weights, seed, how, engine, progress)
 
     def explain(self: Any, seed: int = 0) -> tuple[Derivation, Check]:
         """How inference sums out the latent variables, and its check by enumeration."""
@@ -185,18 +216,21 @@ def _questions(ask: Sequence[str], families: Sequence[str]) -> list[tuple[str, s
     return found
 
 
-def _check_values(
-    graph: Graph, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],
-    missing: Collection[str],
-) -> None:  # fmt: skip
+def observed_values(
+    graph: Graph, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
+) -> Callable[[Statement], np.ndarray]:
+    """What each statement of a graph observes, by statement."""
     twin = graph.copy()
     rows = [s for s in statements_of(twin) if s.role == "input" and s.point is not None]
     twin.outputs = [(str(s.node), s.point[0]) for s in rows if s.point is not None]
     twin.prune()
     with np.errstate(all="ignore"):
         values = interpret(twin, arrays, params)
+    return lambda statement: values[str(statement.node)]
 
-    def observed(statement: Statement) -> np.ndarray:
-        return values[str(statement.node)]
 
-    check_observations(graph, observed, missing)
+def _check_values(
+    graph: Graph, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],
+    missing: Collection[str],
+) -> None:  # fmt: skip
+    check_observations(graph, observed_values(graph, arrays, params), missing)

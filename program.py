@@ -38,6 +38,7 @@ from .runtime.inputs import (
 )
 from .runtime.outputs import read_labels, save_outputs, top_classes
 from .runtime.train.plot import plot_runs
+from .runtime.weights import save_weights
 from .spec import syntax as s
 from .spec.diagnostics import Diagnostic, Reporter, SpecError, render_all
 from .spec.elaborate import Model, elaborate
@@ -84,6 +85,7 @@ __all__ = [
     "read_spec",
     "render_all",
     "save_outputs",
+    "save_weights",
     "spec_syntax",
     "top_classes",
     "why",

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from .archives import open_npz
 from .faults import SHOWN, RuntimeFault, unreadable
+from .files import replaced
 
 Arrays = dict[str, np.ndarray]
 
@@ -136,6 +138,13 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
 
 
 # ---------------------------------------------------------------- reading
+
+
+def save_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write weights by path to a ``.safetensors`` file, whole or not at all; raises E806."""
+    whole = {name: np.array(array, order="C") for name, array in arrays.items()}
+    with replaced(path) as part:
+        save_file(whole, part)
 
 
 def _read_safetensors(file: Path) -> Arrays:

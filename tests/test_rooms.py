@@ -14,18 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (
-    "compiled",
-    "decide",
-    "derivatives",
-    "feeding",
-    "inference",
-    "learning",
-    "program",
-    "proof",
-    "specs",
-    "steps",
-    "training",
-    "zoo",
+    *("compiled", "decide", "derivatives", "feeding", "fitting", "inference", "learning"),
+    *("program", "proof", "specs", "steps", "training", "zoo"),
 )
 """Modules at the root: the public face."""
 

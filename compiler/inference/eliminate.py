@@ -163,7 +163,7 @@ class Eliminator:
                 raise ModelFault(
                     "E610", f"{' and '.join(f'`{n}`' for n in names)} meet in every pair",
                     self.variables[names[0]].span, f"through {factor.label}",
-                    "an approximation can be asked for: `meanfield(..)`, `bp(..)`, `gibbs(..)`",
+                    "ask for an approximation: `meanfield(..)`",
                 )  # fmt: skip
             kept.append(self._along(factor, gone))
         self.factors = kept

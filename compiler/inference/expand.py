@@ -13,10 +13,10 @@ from ..interpret import interpret
 from ..ir.graph import Graph, Value
 from ..ops.base import OpError
 from .answers import Answers
+from .meanfield import meanfield
 from .statements import ModelFault
 
-EXACT = ("marginals", "map", "loglik", "logp", "entropy", "sample")
-APPROXIMATE = ("meanfield", "bp", "gibbs")
+LATER = ("bp", "gibbs")
 
 
 def expand(graph: Graph, missing: Collection[str] = ()) -> Graph:
@@ -53,9 +53,12 @@ def _answer(graph: Graph, index: int, answers: Answers) -> Value:
     node = graph.node(index)
     ask, name = str(node.attrs["ask"]), str(node.attrs["variable"])
     answers.emitter.span, answers.emitter.label = node.span, node.name
-    if ask in APPROXIMATE:
-        raise ModelFault("E804", f"`{ask}` needs approximate inference", node.span,
-                         hint="`marginals`, `map` and `loglik` are exact")  # fmt: skip
+    if ask == "meanfield":
+        settings = dict(node.attrs["settings"])  # type: ignore[arg-type]
+        return meanfield(answers, name, settings, node.span)
+    if ask in LATER:
+        raise ModelFault("E804", f"`{ask}` comes with a later version", node.span,
+                         hint="`meanfield` approximates")  # fmt: skip
     if ask == "loglik":
         return answers.loglik.value
     if ask == "marginals":

@@ -233,7 +233,7 @@ class _Ground:
             raise ModelFault(
                 "E610", f"exact inference would need a table of {largest:.3g} entries",
                 self.component.families[0].span, f"over {shown}; {self.component.irregular}",
-                "ask for an approximation: `meanfield(..)`, `bp(..)` or `gibbs(..)`",
+                "ask for an approximation: `meanfield(..)`",
             )  # fmt: skip
 
 
@@ -256,5 +256,5 @@ def _require_few(statement: Statement, total: int) -> None:
         raise ModelFault(
             "E610", f"`{statement.label}` has {total:,} elements that are joined irregularly",
             statement.span, f"exact inference takes at most {MOST_FACTORS:,}",
-            "ask for an approximation: `meanfield(..)`, `bp(..)` or `gibbs(..)`",
+            "ask for an approximation: `meanfield(..)`",
         )  # fmt: skip

@@ -151,3 +151,18 @@ def test_a_wrong_question(model):
     program = model(HMM)
     assert "one of loglik" in refusal(lambda: program.query({"y": [0.0]}, ["likelihood"]))
     assert "there is z" in refusal(lambda: program.query({"y": [0.0]}, ["map(q)"]))
+
+
+def test_fit_writes_what_query_reads(model, tilth, tmp_path):
+    model(HMM)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=12) + rng.integers(0, 2, 12) * 4)
+    words = ("--data", "y=a.npy,b.npy", "--iterations", "5", "--out", "w.safetensors")
+    done = tilth("fit", "m.yaml", *words)
+    assert done.code == 0 and "round 0:" in done.err and "nats in" in done.out
+    asked = tilth("query", "m.yaml", "--data", "y=a.npy", "--weights", "w.safetensors")
+    assert asked.code == 0
+    done = tilth("fit", "m.yaml", "--data", "y=a.npy", "--fix", "B")
+    assert done.code == 1 and "error[E801]: there is no weight `B` to keep" in done.err
+    assert tilth("fit", "m.yaml", "--data", "y=a.npy", "--out", "w.txt").code == 2

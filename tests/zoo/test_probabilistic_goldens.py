@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tilth.derivatives import value_and_grad
 from tilth.program import load
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -126,6 +127,10 @@ output p = marginals(y), path = map(y), z = loglik(), nll = -logp(y = label)
     assert abs(found["nll"] - z["nll"]) < 1e-10
     np.testing.assert_allclose(found["p"], z["unary_marginals"], atol=1e-12)
     np.testing.assert_array_equal(found["path"], z["viterbi_path"])
+    step = value_and_grad(program, "nll", ["A", "u"])
+    _, slopes, _ = step(inputs, {"A": z["transition"]})
+    np.testing.assert_allclose(slopes["A"], z["grad_nll_transition"], atol=1e-12)
+    np.testing.assert_allclose(slopes["u"], z["grad_nll_unary"], atol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["bp_chain6", "bp_tree8", "bp_grid3x4"])
@@ -157,3 +162,15 @@ def test_naive_bayes_is_scikit_learns():
     top = joint.max(axis=1, keepdims=True)
     total = np.sum(np.log(np.exp(joint - top).sum(axis=1)) + top[:, 0])
     assert abs(found["loglik"] - total) < 1e-8
+
+
+def test_dense_crf_by_mean_field():
+    z = golden("crf/dense_unnormalised")
+    inputs = {
+        "unary": z["unary"].transpose(2, 0, 1), "image": z["image"].transpose(2, 0, 1),
+    }  # fmt: skip
+    options = {"L": 4, "theta_alpha": 12, "theta_beta": 15, "theta_gamma": 3}
+    for steps in (1, 5):
+        program = load("dense_crf", set={**options, "steps": steps})
+        found = program.run(inputs, {"w": np.array([0.05, 0.05])})["q"]
+        assert np.abs(found - z["Q"][steps]).max() < 1e-5

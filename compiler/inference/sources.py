@@ -1,0 +1,62 @@
+"""Where the numbers of an operand come from: which element of which parameter each one is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..interpret import interpret
+from ..ir.graph import Graph, Value
+from ..ir.types import TensorType
+
+MOVES = (
+    *("param", "reshape", "transpose", "slice", "broadcast", "concat", "gather", "take", "flip"),
+    *("iota", "constant", "fill", "cast", "size_of", "tile"),
+)
+"""Ops that only place elements, and what they need for it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An operand of a distribution.
+
+    ``path`` is the parameter whose elements it is made of, and ``index`` says which (flat), in the
+    operand's shape. A known operand has no path. ``computed`` parameters (``softmax(W @ u)``) are
+    those that it depends on in any other way.
+    """
+
+    path: str | None
+    index: np.ndarray | None
+    computed: tuple[str, ...] = ()
+
+
+def source_of(graph: Graph, value: Value, shapes: Mapping[str, tuple[int, ...]]) -> Source:
+    """What an operand of a graph with known sizes is made of; ``shapes`` of parameters by path."""
+    twin = graph.copy()
+    twin.outputs = [("it", value)]
+    twin.inputs = []
+    twin.prune()
+    paths = tuple(str(node.attrs["path"]) for _, node in twin.of_op("param"))
+    if not paths:
+        return Source(None, None)
+    if len(set(paths)) > 1 or any(node.op not in MOVES for _, node in twin.nodes()):
+        return Source(None, None, paths)
+    (path,) = set(paths)
+    numbers = np.arange(int(np.prod(shapes[path], dtype=np.int64)), dtype=np.float64)
+    _in_double(twin)
+    found = interpret(twin, {}, {path: numbers.reshape(shapes[path])})["it"]
+    return Source(path, np.rint(found).astype(np.int64))
+
+
+def _in_double(graph: Graph) -> None:
+    """Numbers of elements stay exact in float64."""
+    for index, node in graph.nodes():
+        attrs = dict(node.attrs)
+        if node.op == "cast" and node.type.is_float:
+            attrs["dtype"] = "f64"
+        types = tuple(
+            TensorType("f64", kind.shape) if kind.is_float else kind for kind in node.types
+        )
+        graph.set_node(index, replace(node, attrs=attrs, types=types))
