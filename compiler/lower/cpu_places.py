@@ -46,10 +46,11 @@ def lower_adaptive_places(state: Lowering, index: int, node: Node) -> None:
     listed = [cells(a, b) for a, b in zip(x.shape[2:], out.shape[2:], strict=True)]
     steps = row_major(x.shape[2:])
     # Flat places of every cell's elements: [cells..., elements...].
-    table = np.zeros((1,), np.int64)
     grids = np.meshgrid(*(np.arange(c.shape[0]) for c in listed),
                         *(np.arange(c.shape[1]) for c in listed), indexing="ij")  # fmt: skip
-    table = sum(c[grids[i], grids[n + i]] * steps[i] for i, c in enumerate(listed))
+    table = np.zeros(grids[0].shape, np.int64)
+    for axis, c in enumerate(listed):
+        table += c[grids[axis], grids[n + axis]] * steps[axis]
     flat = Flat(x.place, (prod(x.shape[:2]), prod(x.shape[2:])), x.dtype)
     chosen = state.known(np.ascontiguousarray(table.reshape(-1), np.int64), "i64")
     from .cpu_gather import gather_rows

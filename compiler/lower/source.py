@@ -57,22 +57,7 @@ def module_text(
         *([] if plan.load.lines else ["    yield from ()"]),
         "",
         "",
-        "WEIGHTS = {",
-        *[f"    {path!r}: {kind!r}," for path, kind in (wanted or {}).items()],
-        "}",
-        "",
-        "RULES = {",
-        *[f"    {name!r}: {list(pieces)!r}," for name, pieces in (rules or {}).items()],
-        "}",
-        "",
-        "PACKED = {",
-        *[f"    {name!r}: {offset}," for name, offset in plan.load.packed.items()],
-        "}",
-        "",
-        "ROWS = (",
-        *[_row(row) for row in plan.rows],
-        ")",
-        "",
+        *_tables(plan, wanted or {}, rules or {}),
         "plan = Plan(",
         f"    {plan.name!r},",
         f"    inputs=({_ports(plan.inputs)}),",
@@ -92,6 +77,32 @@ def module_text(
         f"publish(__name__, plan, weights={weights!r}, format={FORMAT})",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _tables(
+    plan: LoweredPlan,
+    wanted: Mapping[str, tuple[str, tuple[int, ...]]],
+    rules: Mapping[str, Sequence[Piece]],
+) -> list[str]:
+    """Weights as they come and as they are packed, and the rows."""
+    return [
+        "WEIGHTS = {",
+        *[f"    {path!r}: {kind!r}," for path, kind in wanted.items()],
+        "}",
+        "",
+        "RULES = {",
+        *[f"    {name!r}: {list(pieces)!r}," for name, pieces in rules.items()],
+        "}",
+        "",
+        "PACKED = {",
+        *[f"    {name!r}: {offset}," for name, offset in plan.load.packed.items()],
+        "}",
+        "",
+        "ROWS = (",
+        *[_row(row) for row in plan.rows],
+        ")",
+        "",
+    ]
 
 
 def _words_used(plan: LoweredPlan) -> list[str]:
