@@ -72,7 +72,9 @@ class _MeanField:
         return q
 
     def _softmax(self, logits: Value) -> Value:
-        return self.emit.emit("softmax", [logits], axis=self.emit.type_of(logits).rank - 1)
+        return self.emit.emit(
+            "softmax", [logits], axis=self.emit.type_of(logits).rank - 1, beta=1.0
+        )
 
     def _damped(self, new: Value, old: Value, damping: float) -> Value:
         if not damping:
