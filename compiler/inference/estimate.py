@@ -138,12 +138,12 @@ def _categorical(step: Step, path: str, users: Sequence[tuple[Role, int]]) -> np
         counts = np.maximum(counts + extra.reshape(counts.shape), 0)
     total = counts.sum(axis=-1, keepdims=True)
     old = step.params[path]
-    return np.divide(counts, total, out=old.astype(np.float64).copy(), where=total > 0)
+    return np.divide(counts, total, out=np.array(old, np.float64), where=total > 0)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, old: np.ndarray) -> np.ndarray:
     """A quotient; where nothing occurred, the old value."""
-    return np.divide(above, below, out=old.astype(np.float64).copy(), where=below > 0)
+    return np.divide(above, below, out=np.array(old, np.float64), where=below > 0)
 
 
 def _sums(

@@ -6,7 +6,7 @@ query(site, site, site) {ask="marginals"}   ->   log, log_densities, chain, ...
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -55,8 +55,8 @@ def _answer(graph: Graph, index: int, answers: Answers) -> Value:
     ask, name = str(node.attrs["ask"]), str(node.attrs["variable"])
     answers.emitter.span, answers.emitter.label = node.span, node.name
     if ask == "meanfield":
-        settings = dict(cast(Any, node.attrs["settings"]))
-        return meanfield(answers, name, settings, node.span)
+        settings: Any = node.attrs["settings"]
+        return meanfield(answers, name, dict(settings), node.span)
     if ask in LATER:
         raise ModelFault("E804", f"`{ask}` comes with a later version", node.span,
                          hint="`meanfield` approximates")  # fmt: skip
