@@ -154,7 +154,8 @@ class _Worker:
         key = (tuple(sorted(seen.sizes.items())), seen.missing)
         if key not in self._learners:
             graph = self.program.graph.bind(seen.sizes)
-            self._learners[key] = prepare(graph, seen.missing, self.shapes, self.held)
+            alone = seen.arrays if len(self.seen) == 1 else {}
+            self._learners[key] = prepare(graph, seen.missing, self.shapes, self.held, alone)
         return self._learners[key]
 
 

@@ -31,6 +31,7 @@ from .runtime.images import Preprocess
 from .runtime.inputs import (
     Declared,
     check_input,
+    generated_bytes,
     is_generated,
     is_picture,
     parse_assignments,
@@ -327,7 +328,7 @@ class Program(Questions):
             }
             sizes = sizes_at(self.graph, {name: array.shape for name, array in found.items()})
             full = self.declared({BATCH: 1, **nominal, **sizes})
-            machine.require_memory(_generated_bytes(values, full), "generating the inputs")
+            machine.require_memory(generated_bytes(values, full), "generating the inputs")
             found |= {
                 name: read_input(name, value, full[name], seed, how)
                 for name, value in values.items()
@@ -586,15 +587,6 @@ def weight_arrays(weights: Any) -> dict[str, np.ndarray] | None:
     if isinstance(weights, Mapping):
         return {str(path): np.asarray(array) for path, array in weights.items()}
     return files.read_arrays(weights)
-
-
-def _generated_bytes(values: Mapping[str, str], declared: Mapping[str, Declared]) -> int:
-    total = 0
-    for name, value in values.items():
-        if is_generated(value):
-            sizes = [size for size in declared[name].shape if isinstance(size, int)]
-            total += int(np.prod(sizes, dtype=object)) * 8
-    return total
 
 
 def _fixed(kind: TensorType) -> tuple[int, ...]:

@@ -173,3 +173,13 @@ def _from_archive(name: str, path: str, key: str) -> np.ndarray:
 
 def _short(kind: np.dtype) -> str:
     return "bool" if kind.kind == "b" else f"{kind.kind}{8 * kind.itemsize}"
+
+
+def generated_bytes(values: Mapping[str, str], declared: Mapping[str, Declared]) -> int:
+    """Bytes of the inputs that are generated, at most 8 an element."""
+    total = 0
+    for name, value in values.items():
+        if is_generated(value):
+            sizes = [size for size in declared[name].shape if isinstance(size, int)]
+            total += int(np.prod(sizes, dtype=object)) * 8
+    return total

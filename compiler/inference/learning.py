@@ -40,8 +40,10 @@ class Learner:
 
 
 def prepare(graph: Graph, missing: Collection[str], shapes: Mapping[str, tuple[int, ...]],
-            held: Collection[str]) -> Learner:  # fmt: skip
+            held: Collection[str], data: Mapping[str, np.ndarray]) -> Learner:  # fmt: skip
     """The E-step of a graph with known sizes; ``held`` are paths that are not learnt.
+
+    ``data`` may choose parameters, if the learner is for these data alone (else it is empty).
 
     Raises :class:`ModelFault` E612 for a parameter that has no closed form.
     """
@@ -53,7 +55,7 @@ def prepare(graph: Graph, missing: Collection[str], shapes: Mapping[str, tuple[i
     for statement in answers.statements:
         if statement.role in ("factor", "param"):
             continue
-        found = tuple(source_of(source, value, shapes) for value, _ in statement.params)
+        found = tuple(source_of(source, value, shapes, data) for value, _ in statement.params)
         if not _learns(statement, found, held):
             continue
         weight = weights.get(statement.node)

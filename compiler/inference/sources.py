@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..interpret import interpret
-from ..ir.graph import Graph, Value
+from ..ir.graph import Graph, Node, Value
 from ..ir.types import TensorType
 
 MOVES = (
@@ -32,22 +32,40 @@ class Source:
     computed: tuple[str, ...] = ()
 
 
-def source_of(graph: Graph, value: Value, shapes: Mapping[str, tuple[int, ...]]) -> Source:
-    """What an operand of a graph with known sizes is made of; ``shapes`` of parameters by path."""
+def source_of(
+    graph: Graph,
+    value: Value,
+    shapes: Mapping[str, tuple[int, ...]],
+    data: Mapping[str, np.ndarray] | None = None,
+) -> Source:
+    """What an operand of a graph with known sizes is made of; ``shapes`` of parameters by path.
+
+    ``data`` are inputs by name: whole numbers among them may choose elements (``p[c[n]]`` with an
+    observed class), which makes the answer one of these data alone.
+    """
     twin = graph.copy()
     twin.outputs = [("it", value)]
     twin.inputs = []
     twin.prune()
+    twin.inputs = [index for index, _ in twin.of_op("input")]
     paths = tuple(str(node.attrs["path"]) for _, node in twin.of_op("param"))
     if not paths:
         return Source(None, None)
-    if len(set(paths)) > 1 or any(node.op not in MOVES for _, node in twin.nodes()):
+    if len(set(paths)) > 1 or not all(_only_places(node, data or {}) for _, node in twin.nodes()):
         return Source(None, None, paths)
     (path,) = set(paths)
     numbers = np.arange(int(np.prod(shapes[path], dtype=np.int64)), dtype=np.float64)
     _in_double(twin)
-    found = interpret(twin, {}, {path: numbers.reshape(shapes[path])})["it"]
+    chosen = {node.name: (data or {})[node.name] for _, node in twin.of_op("input")}
+    found = interpret(twin, chosen, {path: numbers.reshape(shapes[path])})["it"]
     return Source(path, np.rint(found).astype(np.int64))
+
+
+def _only_places(node: Node, data: Mapping[str, np.ndarray]) -> bool:
+    """Whether an op moves elements and nothing else; an input may say where, not what."""
+    if node.op == "input":
+        return node.name in data and not node.type.is_float
+    return node.op in MOVES
 
 
 def _in_double(graph: Graph) -> None:
