@@ -59,6 +59,6 @@ def _place(name: str) -> int:
         return len(names) - 1
     if name not in names:
         close = get_close_matches(name, names, 3)
-        hint = f"; close are {', '.join(close)}" if close else ""
-        raise KeyError(f"there is no pass `{name}`{hint}")
+        hint = f"close are {', '.join(close)}" if close else f"there are {', '.join(names)}"
+        raise KeyError(f"there is no pass `{name}`; {hint}")
     return names.index(name)

@@ -25,7 +25,7 @@ SIZES = {
     "nasnet": {"N": 1},
     "scnet": {"H": 128, "W": 128, "N": 1},
 }
-OPTIONS = {"nasnet": {"side": 67}}
+OPTIONS = {"nasnet": {"side": 67}, "garnet": {"states": 300}}
 
 # Inference turns `~` and factors into tensor ops; what it makes of them is tested with it.
 CASES = [
