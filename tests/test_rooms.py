@@ -7,7 +7,9 @@ files and functions that are longer than they should be.
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +126,15 @@ def test_the_lint_sees_an_import_that_goes_up(tmp_path):
 def test_sizes_are_watched():
     for text in long_parts():
         warnings.warn(f"long: {text}", stacklevel=1)
+
+
+def test_every_package_is_in_the_wheel():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    tracked = subprocess.run(
+        ["git", "ls-files", "*/__init__.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    found = {"tilth", *("tilth." + ".".join(Path(p).parent.parts) for p in tracked)}
+    assert set(listed["tool"]["setuptools"]["packages"]) == found
 
 
 if __name__ == "__main__":
