@@ -11,8 +11,17 @@ import numpy as np
 
 from .compiler.inference.answers import Answers
 from .compiler.inference.checks import check_observations, check_parameters
+from .compiler.inference.compare import Side, divergence, outputs_of
 from .compiler.inference.expand import constant_value, expand
 from .compiler.inference.explain import Check, Derivation, explain
+from .compiler.inference.learning import Finish, statistics
+from .compiler.inference.observed import (
+    nothing_seen,
+    observed_names,
+    predictive,
+    replicate,
+    require_apart,
+)
 from .compiler.inference.potentials import MISSING
 from .compiler.inference.statements import Statement, statements_of
 from .compiler.interpret import interpret
@@ -25,28 +34,35 @@ if TYPE_CHECKING:
     from .fitting import Fitted
     from .program import Program
 
-ASKS = ("loglik", "logprior", "marginals", "map", "sample", "entropy")
-"""What a model can be asked; all but ``loglik``, ``logprior`` and ``entropy`` of a variable."""
+OF_MODEL = ("loglik", "logprior", "entropy", "statistics")
+OF_LATENT = ("marginals", "map", "sample")
+OF_OBSERVED = ("predictive", "replicate")
+ASKS = (*OF_MODEL, *OF_LATENT, *OF_OBSERVED)
+"""What a model can be asked: as a whole, about a latent variable, about an observed one."""
 
 Data = Mapping[str, Any]
+SAMPLE = "query"
+"""The path of the random numbers of posterior samples."""
 
 
 class Questions:
     """What a program with a probabilistic model can be asked."""
 
     def query(
-        self: Any, data: Data, ask: Sequence[str] = ("loglik", "marginals", "map"),
+        self: Any, data: Any, ask: Sequence[str] = ("loglik", "marginals", "map"),
         weights: Any = None, seed: int = 0, engine: str = "reference",
-    ) -> dict[str, np.ndarray]:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """Answers of a probabilistic model, by question.
 
         Parameters
         ----------
         data
-            Arrays by input name; nan marks observations that are missing.
+            Arrays by input name; nan marks observations that are missing. A list of such, one a
+            sequence, gives a list of answers.
         ask
-            ``loglik``, ``logprior``, ``entropy`` (nats), and ``marginals``, ``map`` and
-            ``sample`` of all latent variables, or of one: ``map(z)``.
+            ``loglik``, ``logprior``, ``entropy`` (nats), ``statistics``; ``marginals``, ``map`` and
+            ``sample`` of all latent variables, or of one: ``map(z)``; ``predictive`` and
+            ``replicate`` of all observed ones, or of one: ``predictive(y)``.
         weights
             A file, or arrays by path; the spec's initialisers with ``seed`` without it.
 
@@ -61,10 +77,77 @@ class Questions:
         with located_faults(self.sources):
             params = self.weights_for(weights, seed)
             check_parameters(self.graph, params)
-            seen = observe(self, data, params)
-            graph = asked_graph(self, seen, ask)
-            _check_values(self.graph.bind(seen.sizes), seen.arrays, params, seen.missing)
-            return execute(graph, seen.arrays, params, seed, engine)
+            asker = _Asker(self, params, ask, seed, engine)
+            if isinstance(data, Mapping):
+                return asker.answer(observe(self, data, params), 0)
+            return [asker.answer(observe(self, row, params), k) for k, row in enumerate(data)]
+
+    def simulate(
+        self: Any, sizes: Mapping[str, int] | None = None, weights: Any = None, seed: int = 0, *,
+        given: Data | None = None, engine: str = "reference",
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """A joint draw of all latent and observed variables, by name.
+
+        Parameters
+        ----------
+        sizes
+            Open sizes, ``{"T": 100}``.
+        weights, seed
+            As for :meth:`query`; ``seed`` is that of the draw too.
+        given
+            Inputs that the model does not draw, by name.
+
+        Raises
+        ------
+        SpecError
+            E805 for sizes that are open, E804 for observations that depend on others, and as
+            :meth:`query`.
+        """
+        from .program import located_faults
+
+        with located_faults(self.sources):
+            params = self.weights_for(weights, seed)
+            check_parameters(self.graph, params)
+            seen = _nothing(self, dict(given or {}), dict(sizes or {}), params)
+            ask = ("sample", "replicate")
+            found = _Asker(self, params, ask, seed, engine).answer(seen, 0)
+            return {name.partition("(")[2].rstrip(")"): array for name, array in found.items()}
+
+    def kl(
+        self: Any, weights: Any, against: Any, data: Any = None, *, other: Program | None = None,
+        sizes: Mapping[str, int] | None = None, engine: str = "reference",
+    ) -> float:  # fmt: skip
+        """KL(P || Q) in nats, of this model with ``weights`` and with ``against``.
+
+        With ``data`` (arrays by input name, or a list of such) it is the divergence of the
+        posteriors of the latent variables; without, of the joint distribution of all variables,
+        latent and observed, at the given ``sizes``.
+
+        Parameters
+        ----------
+        other
+            Another model of the same variables, which ``against`` belongs to.
+
+        Raises
+        ------
+        SpecError
+            E613 where the models join their variables differently, E601 where two distributions
+            of an observed variable have no closed form, and as :meth:`query`.
+        """
+        from .program import located_faults
+
+        theirs = other or self
+        total = 0.0
+        with located_faults({**self.sources, **theirs.sources}):
+            params = [p.weights_for(w) for p, w in ((self, weights), (theirs, against))]
+            rows = [data] if data is None or isinstance(data, Mapping) else list(data)
+            for row in rows:
+                sides = [
+                    _side(program, row, given, sizes or {}, k == 0, engine)
+                    for k, (program, given) in enumerate(zip((self, theirs), params, strict=True))
+                ]
+                total += divergence(sides[0], sides[1], data is None)
+        return total
 
     def fit(
         self: Any, data: Data | Sequence[Data], weights: Any = None, seed: int = 0, *,
@@ -165,30 +248,122 @@ def _require_whole(name: str, array: np.ndarray) -> None:
                       f"it is {array[spot]:g} at {[int(k) for k in spot]}")  # fmt: skip
 
 
-def asked_graph(program: Program, seen: Observed, ask: Sequence[str]) -> Graph:
-    """The graph that answers the given questions and no others."""
+class _Asker:
+    """Asks the same of several sequences; graphs of one shape are made once."""
+
+    def __init__(self, program: Program, params: Mapping[str, np.ndarray], ask: Sequence[str],
+                 seed: int, engine: str) -> None:  # fmt: skip
+        self.program, self.params, self.ask = program, params, ask
+        self.seed, self.engine = seed, engine
+        self._graphs: dict[Any, tuple[Graph, list[tuple[str, Finish]]]] = {}
+
+    def answer(self, seen: Observed, number: int) -> dict[str, np.ndarray]:
+        """Answers about one sequence, in the order of the questions."""
+        key = (tuple(sorted(seen.sizes.items())), seen.missing)
+        if key not in self._graphs:
+            self._graphs[key] = asked_graph(self.program, seen, self.ask)
+        graph, rows = self._graphs[key]
+        bound = self.program.graph.bind(seen.sizes)
+        _check_values(bound, seen.arrays, self.params, seen.missing)
+        arrays = dict(seen.arrays)
+        if any(graph.node(index).name == "key" for index in graph.inputs):
+            arrays.setdefault("key", np.array([self.seed, number], np.uint64))
+        found = execute(graph, arrays, self.params, self.seed, self.engine)
+        result: dict[str, np.ndarray] = {}
+        for _, finish in rows:
+            result |= finish({**arrays, **found})
+        return result
+
+
+def _side(program: Program, data: Data | None, params: Mapping[str, np.ndarray],
+          sizes: Mapping[str, int], first: bool, engine: str) -> Side:  # fmt: skip
+    """One of two models that are compared; without data nothing is observed."""
+    check_parameters(program.graph, params)
+    unseen = data is None
+    seen = _nothing(program, {}, sizes, params) if unseen else observe(program, data, params)
     graph = program.graph.bind(seen.sizes)
     answers = Answers(graph, lambda value: constant_value(graph, value), seen.missing)
-    outputs = []
-    for text, kind, name in _questions(ask, [f.name for f in answers.structure.families]):
-        outputs.append((text, _shaped(answers, kind, name, graph)))
-    graph.outputs = outputs
+    if unseen:
+        require_apart(answers, observed_names(answers))
+    else:
+        _check_values(graph.copy(), seen.arrays, params, seen.missing)
+    graph.outputs = outputs_of(answers, first)
     graph.prune()
-    return graph
+    return Side(answers.statements, execute(graph, seen.arrays, params, engine=engine))
 
 
-def _shaped(answers: Answers, kind: str, name: str, graph: Graph) -> Value:
-    if kind == "loglik":
-        return answers.loglik.value
-    if kind == "logprior":
-        return answers.log_prior.value
-    if kind == "entropy":
-        return answers.entropy.value
-    if kind == "marginals":
-        return answers.marginals(name).value
-    if kind == "map":
-        return answers.best(name).value
-    return answers.sample(name, _key(graph), "query").value
+def _nothing(program: Program, given: Data, sizes: Mapping[str, int],
+             params: Mapping[str, np.ndarray]) -> Observed:  # fmt: skip
+    """Data in which nothing that the model draws was observed."""
+    drawn = {s.variable for s in statements_of(program.graph) if s.role == "input"}
+    declared = program.declared()
+    arrays = {
+        name: check_input(name, np.asarray(value), declared[name])
+        for name, value in given.items()
+        if name in declared
+    }
+    for name in given:
+        if name in drawn or name not in declared:
+            others = ", ".join(n for n in declared if n not in drawn and n != "key") or "none"
+            raise OpError("E802", f"`{name}` is no input that is given", f"there is {others}")
+    known = dict(sizes)
+    for name, array in arrays.items():
+        pairs = zip(declared[name].shape, array.shape, strict=True)
+        known |= {size: n for size, n in pairs if isinstance(size, str) and size.isidentifier()}
+    program.require_sizes(known)
+    for name, row in program.declared(known).items():
+        if name in drawn:
+            shape: Any = row.shape
+            arrays[name] = nothing_seen(row.dtype, shape, name, MISSING)
+    return Observed(arrays, frozenset(drawn), program.sizes_of(arrays, params))
+
+
+def asked_graph(
+    program: Program, seen: Observed, ask: Sequence[str]
+) -> tuple[Graph, list[tuple[str, Finish]]]:
+    """The graph that answers the given questions and no others, and what makes answers of it."""
+    graph = program.graph.bind(seen.sizes)
+    answers = Answers(graph, lambda value: constant_value(graph, value), seen.missing)
+    latent = [f.name for f in answers.structure.families]
+    outputs: list[tuple[str, Value]] = []
+    rows = []
+    for text, kind, name in _questions(ask, latent, observed_names(answers)):
+        made, finish = _asked(answers, kind, name, graph, seen)
+        if finish is None:
+            made, finish = [(text, made[0][1])], _as_it_is(text)
+        outputs += made
+        rows.append((text, finish))
+    graph.outputs = list(dict(outputs).items())
+    graph.prune()
+    return graph, rows
+
+
+def _as_it_is(name: str) -> Finish:
+    return lambda found: {name: found[name]}
+
+
+def _asked(
+    answers: Answers, kind: str, name: str, graph: Graph, seen: Observed
+) -> tuple[list[tuple[str, Value]], Finish | None]:
+    """What a graph must put out for one question, and how that becomes the answer."""
+    if kind == "statistics":
+        return statistics(answers)
+    if kind == "predictive":
+        return predictive(answers, name, seen.arrays)
+    if kind == "replicate":
+        if name in seen.missing:
+            require_apart(answers, [name])
+        return replicate(answers, name, seen.arrays, _key(graph), SAMPLE)
+    if kind in OF_MODEL:
+        table = {"loglik": lambda: answers.loglik, "logprior": lambda: answers.log_prior,
+                 "entropy": lambda: answers.entropy}[kind]()  # fmt: skip
+    elif kind == "marginals":
+        table = answers.marginals(name)
+    elif kind == "map":
+        table = answers.best(name)
+    else:
+        table = answers.sample(name, _key(graph), SAMPLE)
+    return [(name, table.value)], None
 
 
 def _key(graph: Graph) -> Value:
@@ -198,7 +373,9 @@ def _key(graph: Graph) -> Value:
     return graph.add_input("key", TensorType("u64", (2,)))
 
 
-def _questions(ask: Sequence[str], families: Sequence[str]) -> list[tuple[str, str, str]]:
+def _questions(
+    ask: Sequence[str], latent: Sequence[str], seen: Sequence[str]
+) -> list[tuple[str, str, str]]:
     """``(output's name, question, variable)`` for texts such as ``map`` and ``map(z)``."""
     found = []
     for text in ask:
@@ -206,13 +383,14 @@ def _questions(ask: Sequence[str], families: Sequence[str]) -> list[tuple[str, s
         if match is None or match[1] not in ASKS:
             raise OpError("E401", f"a model cannot be asked `{text}`", f"one of {', '.join(ASKS)}")
         kind, name = match[1], match[2]
-        if kind in ("loglik", "logprior", "entropy"):
+        if kind in OF_MODEL:
             found.append((kind, kind, ""))
             continue
-        if name is not None and name not in families:
-            known = ", ".join(families) or "none"
-            raise OpError("E604", f"`{name}` is not a latent variable", f"there is {known}")
-        found += [(f"{kind}({f})", kind, f) for f in ([name] if name else families)]
+        variables, what = (latent, "a latent") if kind in OF_LATENT else (seen, "an observed")
+        if name is not None and name not in variables:
+            known = ", ".join(variables) or "none"
+            raise OpError("E604", f"`{name}` is not {what} variable", f"there is {known}")
+        found += [(f"{kind}({f})", kind, f) for f in ([name] if name else variables)]
     return found
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
 from ..program import located_faults, save_outputs, save_weights
 from .console import Failure, note, say, say_json
-from .options import add_model_options, load_chosen, positive
+from .options import add_model_options, load_chosen, positive, sequences
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -39,7 +38,7 @@ def run(args: Namespace) -> int:
     program = load_chosen(args.spec, args)
     if args.out and not args.out.endswith((".safetensors", ".npz")):
         raise Failure(f"`{args.out}` is no kind of file for weights", ".safetensors or .npz", True)
-    data = [program.read_inputs(row, args.seed) for row in _sequences(args.data)]
+    data = [program.read_inputs(row, args.seed) for row in sequences(args.data)]
 
     def progress(number: int, objective: float) -> None:
         note(f"round {number}: {objective:.6f} nats")
@@ -61,19 +60,3 @@ def run(args: Namespace) -> int:
     say(f"{program.name}: {found.history[0]:.6f} to {found.history[-1]:.6f} nats in"
         f" {len(found.history) - 1} rounds; {rest}")  # fmt: skip
     return 0
-
-
-def _sequences(texts: list[str]) -> list[list[str]]:
-    """``y=a.npy,b.npy`` as one list of ``name=file`` a sequence."""
-    rows: dict[str, list[str]] = {}
-    for text in texts:
-        name, equals, files = text.partition("=")
-        rows[name] = files.split(",") if equals else [name]
-    counts: set[Any] = {len(files) for files in rows.values()}
-    if len(counts) > 1:
-        raise Failure("inputs have different numbers of sequences", usage=True)
-    count = next(iter(counts), 0)
-    return [
-        [f"{name}={files[k]}" if files[k] != name else name for name, files in rows.items()]
-        for k in range(count)
-    ]

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "show a spec or its graph: table, text, drawing, page, JSON",
     "run": "run a model on inputs",
     "query": "ask a probabilistic model about data",
+    "sample": "draw everything that a probabilistic model is about",
     "fit": "learn the parameters of a probabilistic model by EM",
     "explain": "derive how a model's latent variables are summed out, and check it",
     "solve": "solve a decision process from its model",

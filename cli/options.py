@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
 from ..program import Program, load
+from .console import Failure
 
 
 def add_model_options(parser: ArgumentParser) -> None:
@@ -64,3 +65,19 @@ def place(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdigit() for part in parts):
         raise ArgumentTypeError(f"`{text}` is not a state such as 3,0")
     return tuple(int(part) for part in parts)
+
+
+def sequences(texts: list[str]) -> list[list[str]]:
+    """``y=a.npy,b.npy`` as one list of ``name=file`` a sequence."""
+    rows: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, files = text.partition("=")
+        rows[name] = files.split(",") if equals else [name]
+    counts: set[Any] = {len(files) for files in rows.values()}
+    if len(counts) > 1:
+        raise Failure("inputs have different numbers of sequences", usage=True)
+    count = next(iter(counts), 0)
+    return [
+        [f"{name}={files[k]}" if files[k] != name else name for name, files in rows.items()]
+        for k in range(count)
+    ]

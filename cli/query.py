@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..program import located_faults, save_outputs
+from ..inference import ASKS
+from ..program import Program, located_faults, save_outputs
 from .console import columns, note, say, say_json
-from .options import add_model_options, load_chosen
+from .options import add_model_options, load_chosen, sequences
 
 LISTED = 8
 """Elements of an answer that are printed; of longer ones the first."""
@@ -20,19 +21,26 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="a file, or a name from the zoo")
     parser.add_argument(
         "--data",
-        metavar="NAME=FILE",
+        metavar="NAME=FILE[,FILE]",
         action="append",
         default=[],
-        help="observations as FILE.npy or FILE.npz:KEY, or random; nan is missing",
+        help="observations as FILE.npy or FILE.npz:KEY, or random; several sequences with commas "
+        "between; nan is missing",
     )
     parser.add_argument(
         "--ask",
         metavar="WHAT",
         default="loglik,marginals,map",
-        help="some of loglik, logprior, entropy, marginals, map, sample, with commas between; "
-        "`map(z)` asks about one variable",
+        help=f"some of {', '.join(ASKS)}, with commas between; `map(z)` asks about one variable",
     )
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors or .npz file")
+    parser.add_argument(
+        "--against",
+        metavar="FILE",
+        help="instead, the divergence KL(P || Q) from the model with --weights to the one with "
+        "these: of posteriors with --data, else of the joint distribution",
+    )
+    parser.add_argument("--other", metavar="SPEC", help="the spec that --against belongs to")
     parser.add_argument("--seed", type=int, default=0, help="of initialisers and samples")
     parser.add_argument("--engine", choices=("reference", "cpu"), default="reference")
     parser.add_argument("--output", metavar="FILE", help="save the answers as .npz or .npy")
@@ -43,21 +51,44 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Ask one model."""
     program = load_chosen(args.spec, args)
-    data = program.read_inputs(args.data, args.seed)
+    data = [program.read_inputs(row, args.seed) for row in sequences(args.data)]
     if args.weights is None and program.parameters():
         note(f"no --weights: the spec's initialisers are used with seed {args.seed}")
+    if args.against:
+        return _compare(program, data, args)
     asks = [text.strip() for text in args.ask.split(",") if text.strip()]
-    answers = program.query(data, asks, args.weights, args.seed, args.engine)
+    found = program.query(data or [{}], asks, args.weights, args.seed, args.engine)
     if args.output:
         with located_faults({}):
-            save_outputs(args.output, answers)
+            save_outputs(args.output, _numbered(found))
         note(f"wrote {args.output}")
     if args.json:
-        say_json({"name": program.name, "answers": {n: _plain(a) for n, a in answers.items()}})
+        answers = [{name: _plain(array) for name, array in row.items()} for row in found]
+        say_json({"name": program.name, "answers": answers if len(found) > 1 else answers[0]})
         return 0
-    for line in columns([(name, *_shown(array)) for name, array in answers.items()], ""):
+    for line in columns([(name, *shown(a)) for name, a in _numbered(found).items()], ""):
         say(line)
     return 0
+
+
+def _compare(program: Program, data: list[Any], args: Namespace) -> int:
+    other = load_chosen(args.other, args) if args.other else None
+    sizes = {name: size for name, size in dict(args.shape).items() if isinstance(size, int)}
+    nats = program.kl(
+        args.weights, args.against, data or None, other=other, sizes=sizes, engine=args.engine
+    )
+    if args.json:
+        say_json({"name": program.name, "kl": nats if np.isfinite(nats) else str(nats)})
+    else:
+        say(f"kl  {nats:.12g}")
+    return 0
+
+
+def _numbered(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Answers about several sequences in one dictionary: ``0.loglik``, ``1.loglik``, ..."""
+    if len(found) == 1:
+        return found[0]
+    return {f"{k}.{name}": array for k, row in enumerate(found) for name, array in row.items()}
 
 
 def _plain(array: np.ndarray) -> Any:
@@ -67,7 +98,8 @@ def _plain(array: np.ndarray) -> Any:
     return array.tolist()
 
 
-def _shown(array: np.ndarray) -> tuple[str, str]:
+def shown(array: np.ndarray) -> tuple[str, str]:
+    """An array's type and its first elements."""
     kind = f"{array.dtype}{list(array.shape)}"
     if array.ndim == 0:
         return kind, f"{array:.12g}"

@@ -90,6 +90,7 @@ CODES |= {
     "E610": "exact inference is too large",
     "E611": "an observation is outside the support",
     "E612": "a parameter cannot be estimated",
+    "E613": "two models cannot be compared",
     "E621": "the equations are not those of a decision process",
     "E622": "a decision process has no end",
     # E7xx: limits

@@ -62,6 +62,7 @@ class Answers:
         self.outer = frozenset({self.structure.batch} if self.structure.batch else ())
         self._done: dict[str, list[Elimination]] = {}
         self._gradients: list[dict[Table, Table]] | None = None
+        self._chosen: dict[tuple[int, str, str], dict[str, Table]] = {}
 
     # ------------------------------------------------------------ questions
 
@@ -196,11 +197,13 @@ class Answers:
 
     def _decoded(self, name: str, semiring: str, key: Value | None, path: str) -> Table:
         part, place = self._part_of(name)
-        plates = {v.name: v.plates for v in part.variables}
-        decoder = Decoder(self.emitter, plates, part.chain, key, path)
-        chosen = decoder.run(self.eliminations(semiring)[place])
+        if (place, semiring, path) not in self._chosen:
+            plates = {v.name: v.plates for v in part.variables}
+            decoder = Decoder(self.emitter, plates, part.chain, key, path)
+            found = decoder.run(self.eliminations(semiring)[place])
+            self._chosen[place, semiring, path] = found
         family = part.component.family(name)
-        return part.gather(family, chosen, False)
+        return part.gather(family, self._chosen[place, semiring, path], False)
 
     def _over_axes(self, family: Family, found: Mapping[str, Table], values: bool) -> Table:
         """A variable's table over all of its axes, the batch in front, values last."""

@@ -23,7 +23,10 @@ MOST = 1 << 18
 
 @dataclass(frozen=True)
 class Enumerated:
-    """Exact answers by enumeration; a batch leads where the model has one."""
+    """Exact answers by enumeration; a batch leads where the model has one.
+
+    ``posterior`` is ``[batch, assignments]`` and ``assignments`` ``[elements, assignments]``.
+    """
 
     loglik: np.ndarray
     entropy: np.ndarray
@@ -31,6 +34,8 @@ class Enumerated:
     best: Mapping[str, np.ndarray]
     gap: float
     """How far the best assignment is above the next one: where it is 0 there is no one best."""
+    posterior: np.ndarray
+    assignments: np.ndarray
 
 
 def assignments(structure: Structure) -> int:
@@ -153,7 +158,9 @@ def _answers(
         best[family.name] = chosen if structure.batch else chosen[0]
     if not structure.batch:
         loglik, entropy = loglik[0], entropy[0]
-    return Enumerated(np.asarray(loglik), np.asarray(entropy), marginals, best, gap)
+    return Enumerated(
+        np.asarray(loglik), np.asarray(entropy), marginals, best, gap, posterior, grid
+    )
 
 
 def _extent(family: Family) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ from .structure import Structure
 from .tables import known
 
 Arrays = Mapping[str, np.ndarray]
+Finish = Callable[[Arrays], dict[str, np.ndarray]]
+"""From what a graph put out to answers by name."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def prepare(graph: Graph, missing: Collection[str], shapes: Mapping[str, tuple[i
             continue
         weight = weights.get(statement.node)
         if weight is None:
-            weight = _ones(answers, statement)
+            weight = ones(answers, statement)
         outputs.append((f"w{statement.node}", weight.value))
         outputs += _operands(statement)
         sources[statement.node] = found
@@ -88,7 +90,7 @@ def _learns(statement: Statement, sources: tuple[Source, ...], held: Collection[
     return bool(free)
 
 
-def _ones(answers: Answers, statement: Statement) -> Any:
+def ones(answers: Answers, statement: Statement) -> Any:
     """Weights of a statement without latent variables: every occurrence counts once."""
     from .potentials import Potentials
     from .tables import Emitter, Table
@@ -123,7 +125,7 @@ def occurrences(learner: Learner, found: Arrays) -> dict[int, Cells]:
 
 
 def _statistics(learner: Learner, statement: Statement, found: Arrays) -> Cells:
-    weights = Labelled(found[f"w{statement.node}"], _native_axes(statement, found))
+    weights = Labelled(found[f"w{statement.node}"], native_axes(statement))
     if statement.condition is not None:
         counts = Labelled(found[f"c{statement.node}"], statement.condition[1])
         axes = weights.axes
@@ -163,17 +165,89 @@ def _moments(statement: Statement, seen: Occurrences, found: Arrays) -> Cells:
     return moments(seen, centre, depth, row.rank, spread)
 
 
-def _native_axes(statement: Statement, found: Arrays) -> tuple[str, ...]:
+def native_axes(statement: Statement) -> tuple[str, ...]:
     """The axes of a statement's table: as ``Potentials`` orders them."""
-    if statement.is_latent:
-        return (*statement.params[0][1], statement.references[-1].axis)
-    assert statement.point is not None
-    operands = [statement.point, *statement.params]
-    axes = tuple(dict.fromkeys(a for _, names in operands for a in names))
-    axes = tuple(sorted(axes, key=lambda axis: axis not in statement.domain))
+    if statement.role == "factor":
+        axes = statement.params[0][1]
+    elif statement.is_latent:
+        axes = (*statement.params[0][1], statement.references[-1].axis)
+    else:
+        assert statement.point is not None
+        operands = [statement.point, *statement.params]
+        axes = tuple(dict.fromkeys(a for _, names in operands for a in names))
+        axes = tuple(sorted(axes, key=lambda axis: axis not in statement.domain))
     if statement.condition is not None:
         axes = tuple(dict.fromkeys((*axes, *statement.condition[1])))
     return axes
+
+
+# ---------------------------------------------------------------- expected statistics
+
+
+def statistics(answers: Answers) -> tuple[list[tuple[str, Value]], Finish]:
+    """The expected sufficient statistics of every statement about latent variables.
+
+    A statement that draws one of finitely many values counts them: ``statistics(z[t])`` is
+    ``[values of what it depends on .., values]``, and so does a factor. Others put out ``.count``,
+    ``.sum`` and, for normal ones, ``.square``: sums of 1, of x and of x^2 (of vectors x x^T).
+    """
+    weights, rows = answers.weights(), []
+    outputs: list[tuple[str, Value]] = []
+    for statement in answers.statements:
+        if statement.node in weights and statement.references:
+            rows.append(statement)
+            outputs.append((f"w{statement.node}", weights[statement.node].value))
+            outputs += _operands(statement)
+    cells = {s.node: _cells(s) for s in rows}
+    learner = Learner(answers.graph, answers.structure, tuple(rows), {}, cells,
+                      frozenset(answers.missing))  # fmt: skip
+
+    def finish(found: Arrays) -> dict[str, np.ndarray]:
+        result: dict[str, np.ndarray] = {}
+        for statement in rows:
+            name, number = f"statistics({statement.label})", 1
+            while any(known.partition(".")[0] == name for known in result):
+                number += 1
+                name = f"statistics({statement.label} {number})"
+            if statement.role == "factor":
+                result[name] = _uses(statement, found)
+                continue
+            own = _statistics(learner, statement, found)
+            finite = statement.dist == "categorical" or statement.is_latent
+            if finite and own.first is not None:  # a bernoulli variable
+                result[name] = np.stack([own.count - own.first, own.first], -1)
+            elif finite:
+                result[name] = own.count
+            else:
+                result |= {f"{name}.{kind}": array for kind, array in _around_zero(own).items()}
+        return result
+
+    return outputs, finish
+
+
+def _uses(statement: Statement, found: Arrays) -> np.ndarray:
+    """How often a factor meets each setting of its latent values."""
+    axes = native_axes(statement)
+    array = found[f"w{statement.node}"]
+    if statement.condition is not None:
+        counts = Labelled(found[f"c{statement.node}"], statement.condition[1])
+        array = array * counts.over(axes, 0, 0)
+    return array.sum(tuple(k for k, axis in enumerate(axes) if axis in statement.domain))
+
+
+def _around_zero(cells: Cells) -> dict[str, np.ndarray]:
+    """Sums of 1, x and x^2, from those of deviations."""
+    assert cells.first is not None and cells.centre is not None
+    extra = cells.first.ndim - cells.count.ndim
+    count = cells.count.reshape((*cells.count.shape, *(1,) * extra))
+    result = {"count": cells.count, "sum": cells.first + count * cells.centre}
+    if cells.second is not None and extra:
+        cross = cells.centre[..., :, None] * cells.first[..., None, :]
+        square = cells.centre[..., :, None] * cells.centre[..., None, :] * count[..., None]
+        result["square"] = cells.second + cross + np.swapaxes(cross, -1, -2) + square
+    elif cells.second is not None:
+        result["square"] = cells.second + 2 * cells.centre * cells.first + count * cells.centre**2
+    return result
 
 
 # ---------------------------------------------------------------- the M-step

@@ -151,6 +151,28 @@ def test_a_wrong_question(model):
     program = model(HMM)
     assert "one of loglik" in refusal(lambda: program.query({"y": [0.0]}, ["likelihood"]))
     assert "there is z" in refusal(lambda: program.query({"y": [0.0]}, ["map(q)"]))
+    text = refusal(lambda: program.query({"y": [0.0]}, ["predictive(z)"]))
+    assert "error[E604]: `z` is not an observed variable" in text and "there is y" in text
+
+
+def test_sample_writes_what_query_reads(model, tilth, tmp_path):
+    program = model(HMM)
+    done = tilth("sample", "m.yaml", "--shape", "T=7", "--output", "s.npz", "--seed", "3")
+    assert done.code == 0 and done.out.startswith("z  int32[7]")
+    words = ("--data", "y=s.npz:y,s.npz:y", "--ask", "loglik,predictive(y)")
+    done = tilth("query", "m.yaml", *words)
+    assert done.code == 0
+    assert [line.split()[0] for line in done.out.splitlines()] == [
+        "0.loglik", "0.predictive(y).mean", "0.predictive(y).variance",
+        "1.loglik", "1.predictive(y).mean", "1.predictive(y).variance",
+    ]  # fmt: skip
+    answers = tilth("query", "m.yaml", *words, "--json").json["answers"]
+    assert answers[0] == answers[1] and len(answers) == 2
+    tilth_weights = program.initial_weights(1)
+    np.savez(tmp_path / "w.npz", **tilth_weights)
+    done = tilth("query", "m.yaml", "--shape", "T=7", "--against", "w.npz", "--json")
+    own = program.kl(program.initial_weights(0), tilth_weights, sizes={"T": 7})
+    assert done.json["kl"] == pytest.approx(own)
 
 
 def test_fit_writes_what_query_reads(model, tilth, tmp_path):
