@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from .compiler.autodiff import fit_memory, memory_of
 from .compiler.interpret import Interpreter, bind_sizes
 from .compiler.ir.graph import Graph
 from .compiler.ir.types import Span
+from .compiler.ops.base import OpError
+from .compiler.ops.control import LOOPS
 from .compiler.options import Options
 from .compiler.training.step import (
     Objective,
@@ -22,7 +26,7 @@ from .compiler.training.step import (
     update_graph,
 )
 from .runtime.train.loop import Stage
-from .runtime.train.step import LOSS, Arrays, Call, Group, State, initial_state
+from .runtime.train.step import LOSS, Arrays, Call, Group, Layout, State, initial_state
 
 Compile = Callable[[Graph, bool], Call]
 """Makes code of a graph whose sizes are known; the flag says that weights change at every call."""
@@ -64,6 +68,30 @@ ENGINES: dict[str, Compile] = {"reference": by_reference, "cpu": by_cpu}
 """How steps are run, by the engine's name."""
 
 
+def cpu_memory(graph: Graph) -> int:
+    """Bytes that the compiled code of a step holds: arena, scratch, packed weights, in and out."""
+    from .compiled import graph_source, plan_of
+    from .runtime.machine import cores
+
+    plan = plan_of(graph_source(graph, graph.name, None, Options(training=True)), "step")
+    ports = sum(
+        np.dtype(port.dtype).itemsize * prod(port.shape) for port in (*plan.inputs, *plan.outputs)
+    )
+    return plan.arena_bytes + cores() * plan.scratch_bytes + plan.weight_bytes + ports
+
+
+MEASURES: dict[str, Callable[[Graph], int]] = {"reference": memory_of, "cpu": cpu_memory}
+"""Bytes that a step takes, by the engine that runs it."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most bytes that a step may take, and how they are counted."""
+
+    bytes: int
+    measure: Callable[[Graph], int]
+
+
 @dataclass
 class Steps:
     """The steps of a training graph; an engine for :class:`runtime.train.loop.Loop`.
@@ -80,6 +108,9 @@ class Steps:
         One of ``ENGINES``.
     accumulate
         Batches of an update.
+    budget
+        The most memory of a step. Activations are computed again as far as it needs that, and
+        if that is not enough those of recurrences too.
     """
 
     graph: Graph
@@ -87,6 +118,7 @@ class Steps:
     recipe: Recipe
     compile: Compile = by_reference
     accumulate: int = 1
+    budget: Budget | None = None
     _graphs: dict[Any, Step] = field(default_factory=dict, repr=False)
     _stages: dict[Any, Stage] = field(default_factory=dict, repr=False)
     _calls: dict[Any, Call] = field(default_factory=dict, repr=False)
@@ -139,22 +171,44 @@ class Steps:
     def _stage(self, turn: int, part: str, batch: Mapping[str, np.ndarray]) -> Stage:
         key = (turn, part, _shapes(batch))
         if key not in self._stages:
-            step = self._step(turn, part)
-            call = self.compile(_bound(step.graph, batch), True)
-            self._stages[key] = Stage(step.layout, call)
+            graph, layout = self._within_budget(turn, part, batch)
+            self._stages[key] = Stage(layout, self.compile(graph, True))
         return self._stages[key]
 
-    def _step(self, turn: int, part: str) -> Step:
-        if (turn, part) not in self._graphs:
+    def _within_budget(
+        self, turn: int, part: str, batch: Mapping[str, np.ndarray]
+    ) -> tuple[Graph, Layout]:
+        """The step for batches of these shapes; E703 where it takes more than it may."""
+        step = self._step(turn, part)
+        graph, budget = _bound(step.graph, batch), self.budget
+        if budget is None:
+            return graph, step.layout
+        try:
+            made = fit_memory(graph, step.forward, budget.bytes, measure=budget.measure)
+        except OpError as fault:
+            if fault.code != "E703" or self.recipe.how.recompute or not graph.of_op(*LOOPS):
+                raise
+        else:
+            return made, step.layout
+        step = self._step(turn, part, recompute=True)
+        graph = _bound(step.graph, batch)
+        made = fit_memory(graph, step.forward, budget.bytes, measure=budget.measure)
+        return made, step.layout
+
+    def _step(self, turn: int, part: str, recompute: bool = False) -> Step:
+        key = (turn, part, recompute)
+        if key not in self._graphs:
             objective, groups, recipe = self.objectives[turn], self.groups, self.recipe
+            if recompute:
+                recipe = replace(recipe, how=replace(recipe.how, recompute=True))
             if part == "step":
                 made = step_graph(self.graph, objective, groups, recipe)
             elif part == "gradient":
                 made = gradient_graph(self.graph, objective, groups, recipe, self.accumulate)
             else:
                 made = update_graph(objective, groups, recipe)
-            self._graphs[turn, part] = made
-        return self._graphs[turn, part]
+            self._graphs[key] = made
+        return self._graphs[key]
 
 
 def _bound(graph: Graph, arrays: Mapping[str, np.ndarray]) -> Graph:

@@ -27,7 +27,7 @@ from .spec.calls import Call
 from .spec.diagnostics import Diagnostic, SpecError
 from .spec.elaborate.objectives import Loss, Training
 from .spec.sections import Train
-from .steps import ENGINES, Steps
+from .steps import ENGINES, MEASURES, Budget, Steps
 
 EPOCHS = 10
 """Epochs of a spec that states neither epochs nor steps."""
@@ -115,7 +115,10 @@ class Work:
         how = How(truncate=section.tbptt)
         recipe = Recipe(training.metrics, training.decayed, training.frozen, average, how)
         graph = training.graph.bind(fed.sizes)
-        self.steps = Steps(graph, self.objectives, recipe, ENGINES[engine], section.accumulate)
+        budget = Budget(section.memory, MEASURES[engine]) if section.memory is not None else None
+        self.steps = Steps(
+            graph, self.objectives, recipe, ENGINES[engine], section.accumulate, budget
+        )
         batches = fed.batches if section.epochs is not None else None
         unit = max(1, (batches or 1) // section.accumulate)
         self.turns = [

@@ -17,7 +17,7 @@ starting early and from being merged with the first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cost import bytes_of, cost
@@ -48,20 +48,23 @@ def fit_memory(
     forward: Collection[int],
     budget: int,
     sizes: Mapping[str, DimLike] | None = None,
+    measure: Callable[[Graph], int] | None = None,
 ) -> Graph:
     """The graph, or one that computes activations again so that it needs ``budget`` bytes at most.
 
-    ``forward`` are the nodes that were there before differentiation. Fewer segments are tried
-    first, as they cost less time. Raises :class:`OpError` E703 when no cutting is enough; it tells
-    the least memory found.
+    ``forward`` are the nodes that the loss is computed from. Fewer segments are tried first, as
+    they cost less time. ``measure`` tells the bytes that a graph needs (:func:`memory_of` where it
+    is not given). Raises :class:`OpError` E703 when no cutting is enough; it tells the least memory
+    found.
     """
-    least = memory_of(graph, sizes)
+    measured = measure or (lambda made: memory_of(made, sizes))
+    least = measured(graph)
     if least <= budget:
         return graph
     segments = 2
     while segments <= MOST_SEGMENTS:
         made = _in_segments(graph, forward, segments, sizes)
-        found = memory_of(made, sizes)
+        found = measured(made)
         if found <= budget:
             return made
         least = min(least, found)

@@ -81,10 +81,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """A step's graph and the names of what goes in and out."""
+    """A step's graph and the names of what goes in and out.
+
+    ``forward`` are the nodes that losses, metrics and statistics are computed from: what may be
+    computed again where memory is short.
+    """
 
     graph: Graph
     layout: Layout
+    forward: frozenset[int] = frozenset()
 
 
 PROJECTIONS: dict[str, Callable[[Expr], Expr]] = {
@@ -307,7 +312,20 @@ def _finished(
         {_new(path): path for path in statistics},
         recipe.metrics,
     )
-    return Step(graph, layout)
+    shown = {LOSS, *recipe.metrics.values(), *layout.statistics}
+    return Step(graph, layout, _behind(graph, [v for name, v in graph.outputs if name in shown]))
+
+
+def _behind(graph: Graph, values: Sequence[Value]) -> frozenset[int]:
+    """The nodes that values are computed from, their own among them."""
+    found: set[int] = set()
+    stack = [value.node for value in values]
+    while stack:
+        index = stack.pop()
+        if index not in found:
+            found.add(index)
+            stack += [value.node for value in graph.operands(index)]
+    return frozenset(found)
 
 
 def _dtype(group: Group) -> str:
