@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .compiler.inference.checks import check_observations, check_parameters
-from .compiler.inference.estimate import Step
+from .compiler.inference.climb import Climber, Weighed
+from .compiler.inference.estimate import Role, Step
 from .compiler.inference.learning import (
     Learner,
-    occurrences,
+    by_gradient,
     prepare,
     priors_of,
-    roles,
+    role_of,
+    sources_of,
+    statistics_of,
 )
-from .compiler.inference.statements import statements_of
+from .compiler.inference.statements import Statement, statements_of
 from .compiler.inference.statistics import Cells
 from .compiler.interpret import interpret
 from .compiler.ir.graph import Value
@@ -80,7 +83,7 @@ def fit(
 class _Worker:
     """EM on several sequences; graphs of one shape are made once."""
 
-    def __init__(self, program: Program, rows: Sequence[Data], params: dict[str, np.ndarray],
+    def __init__(self, program: Program, rows: Sequence[Data], params: Mapping[str, np.ndarray],
                  how: Settings, engine: str) -> None:  # fmt: skip
         self.program, self.how, self.engine = program, how, engine
         self.params = {path: np.array(array) for path, array in params.items()}
@@ -93,13 +96,16 @@ class _Worker:
             bound = program.graph.bind(seen.sizes)
             values = observed_values(bound, seen.arrays, self.params)
             check_observations(bound, values, seen.missing)
+        first = program.graph.bind(self.seen[0].sizes)
+        self.climbed = by_gradient(first, self.shapes, self.held, self.seen[0].arrays)
+        self.climber = Climber(program.graph, self.climbed, self.fixed) if self.climbed else None
 
     def run(self, progress: Callable[[int, float], None]) -> Fitted:
         """Rounds of E and M until the objective comes to rest."""
         history: list[float] = []
         converged = False
         for number in range(self.how.iterations + 1):
-            objective, found, cells = self._expect()
+            objective, roles, weighed = self._expect()
             history.append(objective)
             progress(number, objective)
             if len(history) > 1 and history[-1] - history[-2] < self.how.tol:
@@ -107,39 +113,44 @@ class _Worker:
                 break
             if number == self.how.iterations:
                 break
-            self.params = self._maximise(found, cells)
+            self.params = self._maximise(roles, weighed)
         return Fitted(self.params, tuple(history), converged)
 
-    def _expect(self) -> tuple[float, dict[str, np.ndarray], dict[int, Cells]]:
-        """The objective, and the statistics of all sequences."""
-        total, prior, cells = 0.0, 0.0, {}
-        found: dict[str, np.ndarray] = {}
+    def _expect(self) -> tuple[float, list[Role], list[Weighed]]:
+        """The objective, the statistics of all sequences, and weights for an M-step by gradient."""
+        total, prior = 0.0, 0.0
+        shared: dict[int, tuple[Learner, Statement, Cells, Mapping[str, np.ndarray]]] = {}
+        roles: list[Role] = []
+        weighed = []
         for seen in self.seen:
             learner = self._learner(seen)
             found = execute(learner.graph, seen.arrays, self.params, engine=self.engine)
             total += float(np.sum(found["loglik"]))
             prior = float(np.sum(found["logprior"]))
-            for node, own in occurrences(learner, found).items():
-                if node in cells:
-                    cells[node].add(own)
+            weights = {n: found[f"w{n}"] for n in learner.climbing}
+            weighed.append(Weighed(seen.sizes, seen.missing, seen.arrays, weights))
+            for statement in learner.statements:
+                cells = statistics_of(learner, statement, found)
+                if set(learner.cells[statement.node]) & set(statement.domain):
+                    # Parameters vary along the sequence: each has its own.
+                    assert learner.source is not None
+                    sources = sources_of(learner.source, statement, self.shapes, seen.arrays)
+                    roles.append(role_of(learner, statement, cells, found, sources))
+                elif statement.node in shared:
+                    shared[statement.node][2].add(cells)
                 else:
-                    cells[node] = own
-        return total + prior, found, cells
+                    shared[statement.node] = learner, statement, cells, found
+        for learner, statement, cells, found in shared.values():
+            roles.append(role_of(learner, statement, cells, found, learner.sources[statement.node]))
+        return total + prior, roles, weighed
 
-    def _maximise(
-        self, found: dict[str, np.ndarray], cells: dict[int, Cells]
-    ) -> dict[str, np.ndarray]:
-        learner = self._learner(self.seen[-1])
-        parts = roles(learner, cells, found)
-        used = {
-            source.path: (role.statement.dist, name)
-            for role in parts
-            for name, source in zip(role.names, role.sources, strict=True)
-            if source.path is not None
-        }
+    def _maximise(self, roles: Sequence[Role], weighed: Sequence[Weighed]) -> dict[str, np.ndarray]:
         bound = self.program.graph.bind(self.seen[-1].sizes)
-        priors = priors_of(bound, statements_of(bound), self.shapes, used, self._value(bound))
-        return Step(self.params, self.fixed, priors, self.how.floor).run(parts)
+        priors = priors_of(bound, statements_of(bound), self.shapes, self._value(bound))
+        kept = {path: np.ones(self.shapes[path], bool) for path in self.climbed}
+        step = Step(self.params, {**self.fixed, **kept}, priors, self.how.floor)
+        params = step.run(roles)
+        return self.climber.raised(params, weighed) if self.climber else params
 
     def _value(self, graph: Any) -> Callable[[Value], np.ndarray]:
         def value(wanted: Value) -> np.ndarray:
@@ -154,8 +165,9 @@ class _Worker:
         key = (tuple(sorted(seen.sizes.items())), seen.missing)
         if key not in self._learners:
             graph = self.program.graph.bind(seen.sizes)
-            alone = seen.arrays if len(self.seen) == 1 else {}
-            self._learners[key] = prepare(graph, seen.missing, self.shapes, self.held, alone)
+            self._learners[key] = prepare(
+                graph, seen.missing, self.shapes, self.held, seen.arrays, self.climbed
+            )
         return self._learners[key]
 
 

@@ -72,14 +72,14 @@ class Answers:
         tables = [done.value for done in self.eliminations("lse")]
         for statement in self.structure.apart:
             if statement.role != "param":
-                tables.append(self._apart(statement))
+                tables.append(self.density(statement))
         return self._sum(tables)
 
     @cached_property
     def log_prior(self) -> Table:
         """The log density of parameters that have a prior."""
         rows = [s for s in self.structure.apart if s.role == "param"]
-        return self._sum([self._apart(statement) for statement in rows])
+        return self._sum([self.density(statement) for statement in rows])
 
     def marginals(self, name: str) -> Table:
         """The posterior of a variable: its axes, then its values."""
@@ -96,6 +96,17 @@ class Answers:
     def sample(self, name: str, key: Value, path: str) -> Table:
         """The values of a variable in a joint draw from the posterior."""
         return self._decoded(name, "lse", key, path)
+
+    def density(self, statement: Statement) -> Table:
+        """The log density of a statement without latent variables, summed."""
+        from .potentials import Potentials
+
+        native = Potentials(self.emitter, statement, self.missing).table()
+        assert native is not None
+        names = tuple(self.structure.axis_of[statement.node, a] for a in native.axes)
+        table = Table(native.value, names)
+        gone = {self.structure.axis_of[statement.node, a] for a in statement.domain}
+        return self.emitter.total(table, gone - self.outer)
 
     def weights(self) -> dict[int, Table]:
         """The gradient of log Z by each statement's log-potential: expected occurrences."""
@@ -209,17 +220,6 @@ class Answers:
         """A variable's table over all of its axes, the batch in front, values last."""
         axes = (*sorted(self.outer), *family.axes, *((family.name,) if values else ()))
         return Table(self.emitter.expand(found[family.name], axes), axes)
-
-    def _apart(self, statement: Statement) -> Table:
-        """The log density of a statement without latent variables, summed."""
-        from .potentials import Potentials
-
-        native = Potentials(self.emitter, statement, self.missing).table()
-        assert native is not None
-        names = tuple(self.structure.axis_of[statement.node, a] for a in native.axes)
-        table = Table(native.value, names)
-        gone = {self.structure.axis_of[statement.node, a] for a in statement.domain}
-        return self.emitter.total(table, gone - self.outer)
 
     def _sum(self, tables: Sequence[Table]) -> Table:
         axes = tuple(sorted(self.outer))

@@ -65,12 +65,8 @@ class Step:
         for path in self._paths(roles):
             users = [(r, place) for r in roles for place, s in enumerate(r.sources)
                      if s.path == path]  # fmt: skip
-            kinds = {(r.statement.dist, r.names[place]) for r, place in users}
-            kind = next(iter(kinds))
-            if len(kinds) > 1 and {k[0] for k in kinds} != {"categorical"}:
-                names = " and ".join(sorted(f"{d}'s {n}" for d, n in kinds))
-                raise ModelFault("E612", f"`{path}` is {names} at once", users[0][0].statement.span,
-                                 hint=f"keep it: `--fix {path}`")  # fmt: skip
+            role, place = users[0]
+            kind = role.statement.dist, role.names[place]
             new = _UPDATES[kind](self, path, users)
             self._keep_fixed(path, new, simplex=kind == ("categorical", "p"))
         return {**self.params, **self.done}
@@ -231,9 +227,13 @@ def _one_scale(role: Role, place: int) -> bool:
     """Whether every element of the mean goes with one element of the scale."""
     other = 1 - place
     mean, scale = role.sources[place].index, role.sources[other].index
-    if scale is None:
-        return role.sources[other].path is None and role.values[other].size == 1
     assert mean is not None
+    if scale is None:
+        if role.statement.dist != "mvnormal":
+            return role.sources[other].path is None and role.values[other].size == 1
+        # A known covariance: one for each cell, or one for all.
+        rows = _index(role, place)[..., 0].ravel()
+        return role.values[other].ndim == 2 or len(set(rows.tolist())) == rows.size
     if role.statement.dist == "mvnormal":
         first = np.broadcast_to(role.values[other][..., 0, 0], role.values[place].shape[:-1]).shape
         names = np.broadcast_to(_index(role, other)[..., 0, 0], first).ravel()

@@ -19,7 +19,7 @@ from .estimate import CLOSED, PRIORS, Prior, Role
 from .expand import constant_value
 from .potentials import MISSING
 from .sources import Source, source_of
-from .statements import ModelFault, Statement
+from .statements import ModelFault, Statement, statements_of
 from .statistics import Cells, Labelled, Occurrences, moments, outcome_counts
 from .structure import Structure
 from .tables import known
@@ -31,7 +31,11 @@ Finish = Callable[[Arrays], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Learner:
-    """What one shape of data needs: the graph of the E-step, and how statements use parameters."""
+    """What one shape of data needs: the graph of the E-step, and how statements use parameters.
+
+    ``climbing`` are statements with parameters that are learnt by gradient: their posterior weights
+    are put out too. ``source`` is the graph before inference.
+    """
 
     graph: Graph
     structure: Structure
@@ -39,55 +43,117 @@ class Learner:
     sources: Mapping[int, tuple[Source, ...]]
     cells: Mapping[int, tuple[str, ...]]
     missing: frozenset[str]
+    climbing: tuple[int, ...] = ()
+    source: Graph | None = None
 
 
-def prepare(graph: Graph, missing: Collection[str], shapes: Mapping[str, tuple[int, ...]],
-            held: Collection[str], data: Mapping[str, np.ndarray]) -> Learner:  # fmt: skip
-    """The E-step of a graph with known sizes; ``held`` are paths that are not learnt.
+def prepare(
+    graph: Graph, missing: Collection[str], shapes: Mapping[str, tuple[int, ...]],
+    held: Collection[str], data: Mapping[str, np.ndarray], climbed: Collection[str] = (),
+) -> Learner:  # fmt: skip
+    """The E-step of a graph with known sizes.
 
-    ``data`` may choose parameters, if the learner is for these data alone (else it is empty).
-
-    Raises :class:`ModelFault` E612 for a parameter that has no closed form.
+    Parameters
+    ----------
+    held, climbed
+        Paths that are not learnt, and those that are learnt by gradient.
+    data
+        Inputs that may choose parameters; what they choose is in the sources of these data alone.
     """
     source = graph.copy()
     answers = Answers(graph, lambda value: constant_value(graph, value), missing)
     outputs = [("loglik", answers.loglik.value), ("logprior", answers.log_prior.value)]
     weights = answers.weights()
-    sources, cells, chosen = {}, {}, []
+    sources, cells, chosen, climbing = {}, {}, [], []
     for statement in answers.statements:
         if statement.role in ("factor", "param"):
             continue
-        found = tuple(source_of(source, value, shapes, data) for value, _ in statement.params)
-        if not _learns(statement, found, held):
+        found = sources_of(source, statement, shapes, data)
+        learnt = {s.path for s in found if s.path is not None} - {*held, *climbed}
+        climbs = {path for s in found for path in (s.path, *s.computed)} & set(climbed)
+        if not learnt and not (climbs and statement.references):
             continue
         weight = weights.get(statement.node)
         if weight is None:
             weight = ones(answers, statement)
         outputs.append((f"w{statement.node}", weight.value))
-        outputs += _operands(statement)
-        sources[statement.node] = found
-        cells[statement.node] = _cells(statement)
-        chosen.append(statement)
+        if climbs:
+            climbing.append(statement.node)
+        if learnt:
+            outputs += _operands(statement)
+            sources[statement.node] = found
+            cells[statement.node] = _cells(statement)
+            chosen.append(statement)
     graph.outputs = outputs
     graph.prune()
-    return Learner(graph, answers.structure, tuple(chosen), sources, cells, frozenset(missing))
+    return Learner(graph, answers.structure, tuple(chosen), sources, cells, frozenset(missing),
+                   tuple(climbing), source)  # fmt: skip
 
 
-def _learns(statement: Statement, sources: tuple[Source, ...], held: Collection[str]) -> bool:
-    """Whether a statement has parameters to learn, all of them in closed form."""
-    free = [s.path for s in sources if s.path is not None and s.path not in held]
-    computed = [path for s in sources for path in s.computed if path not in held]
-    if computed:
-        raise ModelFault(
-            "E612", f"`{computed[0]}` is learnt by gradient: `{statement.label}` computes with it",
-            statement.span, hint=f"keep it: `--fix {computed[0]}`",
-        )  # fmt: skip
-    if free and (statement.dist not in CLOSED or statement.form):
-        raise ModelFault(
-            "E612", f"{statement.dist} has no closed form for `{free[0]}`", statement.span,
-            f"{', '.join(CLOSED)} have", f"keep it: `--fix {free[0]}`",
-        )  # fmt: skip
-    return bool(free)
+def sources_of(
+    graph: Graph, statement: Statement, shapes: Mapping[str, tuple[int, ...]], data: Arrays
+) -> tuple[Source, ...]:
+    """Where each operand of a statement's distribution comes from."""
+    return tuple(source_of(graph, value, shapes, data) for value, _ in statement.params)
+
+
+def by_gradient(
+    graph: Graph, shapes: Mapping[str, tuple[int, ...]], held: Collection[str], data: Arrays
+) -> list[str]:
+    """Paths that are learnt by gradient: those that have no closed form.
+
+    Such are parameters that a statement computes with, those of a distribution without a closed
+    form, those that are two things at once, and those whose prior is not conjugate.
+
+    Raises :class:`ModelFault` E612 for parameters of factors.
+    """
+    climbed: dict[str, None] = {}
+    used: dict[str, set[tuple[str, str]]] = {}
+    statements = statements_of(graph)
+    for statement in statements:
+        found = sources_of(graph, statement, shapes, data)
+        paths = {path for s in found for path in (s.path, *s.computed) if path} - set(held)
+        if statement.role == "factor" and paths:
+            path = min(paths)
+            raise ModelFault(
+                "E612", f"`{path}` is in a factor, whose normaliser EM does not know",
+                statement.span, hint=f"train it, `loss = -logp(z = label)`, or keep it:"
+                f" `--fix {path}`")  # fmt: skip
+        if statement.role in ("factor", "param"):
+            climbed |= dict.fromkeys(sorted(paths))
+            continue
+        closed = statement.dist in CLOSED and not statement.form
+        if statement.dist == "mvnormal":
+            # A mean that is tied across covariances is the solution of a system.
+            closed = set(statement.params[0][1]) >= set(statement.params[1][1])
+        for source, row in zip(found, DISTRIBUTIONS[statement.dist].params, strict=False):
+            climbed |= dict.fromkeys(p for p in source.computed if p in paths)
+            if source.path in paths and source.path is not None:
+                used.setdefault(source.path, set()).add((statement.dist, row.name))
+                if not closed and (statement.dist, row.name) != ("mvnormal", "cov"):
+                    climbed[source.path] = None
+    for path, kinds in used.items():
+        if len(kinds) > 1 and {dist for dist, _ in kinds} != {"categorical"}:
+            climbed[path] = None
+    for path in _priors_not_conjugate(graph, statements, shapes, used):
+        climbed |= {path: None} if path not in held else {}
+    return [path for path in climbed if path is not None]
+
+
+def _priors_not_conjugate(
+    graph: Graph, statements: Collection[Statement], shapes: Mapping[str, tuple[int, ...]],
+    used: Mapping[str, set[tuple[str, str]]],
+) -> list[str]:  # fmt: skip
+    found = []
+    for statement in statements:
+        if statement.role != "param" or statement.point is None:
+            continue
+        source = source_of(graph, statement.point[0], shapes)
+        for path in (source.path, *source.computed):
+            wanted = {PRIORS.get(kind) for kind in used.get(path or "", ())}
+            if path is not None and (wanted != {statement.dist} or statement.form):
+                found.append(path)
+    return found
 
 
 def ones(answers: Answers, statement: Statement) -> Any:
@@ -119,12 +185,8 @@ def _cells(statement: Statement) -> tuple[str, ...]:
 # ---------------------------------------------------------------- the E-step
 
 
-def occurrences(learner: Learner, found: Arrays) -> dict[int, Cells]:
-    """Expected statistics by statement, from the outputs of the E-step's graph."""
-    return {s.node: _statistics(learner, s, found) for s in learner.statements}
-
-
-def _statistics(learner: Learner, statement: Statement, found: Arrays) -> Cells:
+def statistics_of(learner: Learner, statement: Statement, found: Arrays) -> Cells:
+    """Expected statistics of one statement, from the outputs of the E-step's graph."""
     weights = Labelled(found[f"w{statement.node}"], native_axes(statement))
     if statement.condition is not None:
         counts = Labelled(found[f"c{statement.node}"], statement.condition[1])
@@ -212,7 +274,7 @@ def statistics(answers: Answers) -> tuple[list[tuple[str, Value]], Finish]:
             if statement.role == "factor":
                 result[name] = _uses(statement, found)
                 continue
-            own = _statistics(learner, statement, found)
+            own = statistics_of(learner, statement, found)
             finite = statement.dist == "categorical" or statement.is_latent
             if finite and own.first is not None:  # a bernoulli variable
                 result[name] = np.stack([own.count - own.first, own.first], -1)
@@ -253,56 +315,42 @@ def _around_zero(cells: Cells) -> dict[str, np.ndarray]:
 # ---------------------------------------------------------------- the M-step
 
 
-def roles(learner: Learner, cells: Mapping[int, Cells], found: Arrays) -> list[Role]:
-    """What the M-step works on: each statement's statistics and operands, aligned to its cells."""
-    result = []
-    for statement in learner.statements:
-        row = DISTRIBUTIONS[statement.dist]
-        names = tuple(p.name for p in row.params_of(statement.form))
-        ranks = [p.rank for p in row.params_of(statement.form)]
-        depth = 0
-        if statement.point is not None:
-            point = found[f"x{statement.node}"]
-            depth = point.ndim - len(statement.point[1]) - row.rank
-        own = learner.cells[statement.node]
-        sources, values = [], []
-        for k, (source, rank) in enumerate(
-            zip(learner.sources[statement.node], ranks, strict=True)
-        ):
-            axes = statement.params[k][1]
-            values.append(Labelled(found[f"p{statement.node}.{k}"], axes).over(own, depth, rank))
-            index = source.index
-            if index is not None:
-                index = Labelled(index, axes).over(own, depth, rank)
-            sources.append(Source(source.path, index, source.computed))
-        result.append(Role(statement, names, tuple(sources), tuple(values), cells[statement.node]))
-    return result
+def role_of(
+    learner: Learner, statement: Statement, cells: Cells, found: Arrays,
+    sources: tuple[Source, ...],
+) -> Role:  # fmt: skip
+    """What the M-step works on: a statement's statistics and operands, aligned to its cells."""
+    row = DISTRIBUTIONS[statement.dist]
+    names = tuple(p.name for p in row.params_of(statement.form))
+    ranks = [p.rank for p in row.params_of(statement.form)]
+    depth = 0
+    if statement.point is not None:
+        point = found[f"x{statement.node}"]
+        depth = point.ndim - len(statement.point[1]) - row.rank
+    own = learner.cells[statement.node]
+    aligned, values = [], []
+    for k, (source, rank) in enumerate(zip(sources, ranks, strict=True)):
+        axes = statement.params[k][1]
+        values.append(Labelled(found[f"p{statement.node}.{k}"], axes).over(own, depth, rank))
+        index = source.index
+        if index is not None:
+            index = Labelled(index, axes).over(own, depth, rank)
+        aligned.append(Source(source.path, index, source.computed))
+    return Role(statement, names, tuple(aligned), tuple(values), cells)
 
 
 def priors_of(
     graph: Graph, statements: Collection[Statement], shapes: Mapping[str, tuple[int, ...]],
-    used: Mapping[str, tuple[str, str]], values: Callable[[Value], np.ndarray],
+    values: Callable[[Value], np.ndarray],
 ) -> dict[str, list[Prior]]:  # fmt: skip
-    """Conjugate priors by path; ``used`` says which parameter of which distribution each path is.
-
-    Raises :class:`ModelFault` E612 for a prior without a closed form.
-    """
+    """Priors of parameters by path."""
     found: dict[str, list[Prior]] = {}
     for statement in statements:
         if statement.role != "param" or statement.point is None:
             continue
         source = source_of(graph, statement.point[0], shapes)
-        if source.path is None or source.path not in used:
-            continue
-        wanted = PRIORS.get(used[source.path])
-        if wanted != statement.dist or statement.form:
-            dist, name = used[source.path]
-            hint = (
-                f"{dist}'s {name} takes {wanted}" if wanted else f"keep it: `--fix {source.path}`"
-            )
-            raise ModelFault("E612", f"{statement.dist} is no conjugate prior of `{source.path}`",
-                             statement.span, hint=hint)  # fmt: skip
-        found.setdefault(source.path, []).append(_prior(statement, source, values))
+        if source.path is not None:
+            found.setdefault(source.path, []).append(_prior(statement, source, values))
     return found
 
 

@@ -18,15 +18,15 @@ _OUTSIDE = float("-inf")
 
 
 def xlogy(x: Expr, y: Expr) -> Expr:
-    """``x log y``, zero where ``x`` is zero."""
-    none = x.same(0)
-    return none.where(0, x * none.where(1, y).log())
+    """``x log y``, zero where both are zero; where only ``x`` is, its derivative is ``log y``."""
+    none = x.same(0) & y.same(0)
+    return x * none.where(1, y).log()
 
 
 def xlog1py(x: Expr, y: Expr) -> Expr:
-    """``x log(1 + y)``, zero where ``x`` is zero."""
-    none = x.same(0)
-    return none.where(0, x * none.where(0, y).log1p())
+    """``x log(1 + y)``, zero where ``x`` is 0 and ``y`` is -1."""
+    none = x.same(0) & y.same(-1)
+    return x * none.where(0, y).log1p()
 
 
 def lgamma(x: Expr) -> Expr:

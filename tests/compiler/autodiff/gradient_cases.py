@@ -503,6 +503,10 @@ CASES += [
     _density("cauchy", real(5), real(), positive(5)),
     _density("beta", fixed(np.array([0.2, 0.9, 1.5])), positive(3), positive(3)),
     _density("gamma", fixed(np.array([0.2, 3.0, -1.0])), positive(3), positive(3)),
+    # At 1 the power is 0, and its derivative is not.
+    _density("beta", fixed(np.array([0.2, 0.9])), fixed(np.ones(2)), fixed(np.ones(2))),
+    _density("gamma", fixed(np.array([0.2, 3.0])), fixed(np.ones(2)), positive(2)),
+    replace(_density("dirichlet", shares(2, 3), fixed(np.ones(3))), step=1e-6),
     _density("inverse_gamma", positive(3), positive(3), positive(3)),
     _density("inverse_gaussian", positive(3), positive(3), positive(3)),
     replace(
