@@ -197,6 +197,7 @@ class Questions:
         bound = self.graph.bind(sizes)
         check_parameters(bound, params)
         graph = expand(bound)
+        self.require_memory(graph, {}, precision)
         _check_values(bound, arrays, params, ())
         return execute(graph, arrays, params, seed, engine, precision)
 

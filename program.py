@@ -255,13 +255,14 @@ class Program(Questions):
             arrays = self.checked_inputs(inputs or {})
             given = weight_arrays(weights)
             sizes = self._sizes(arrays, given)
-            self._require_memory(sizes, precision)
+            if not (model := bool(self.graph.of_op("site", "factor"))):
+                self.require_memory(self.graph, sizes, precision)
             found: dict[str, np.ndarray] = {}
             if given is not None:
                 name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
                 found = self.fit_weights(given, name, sizes, strict, note or (lambda line: None))
             params = found | self.initial_weights(seed, sizes, found.keys())
-            if self.graph.of_op("site", "factor"):
+            if model:
                 return self._answers(arrays, params, sizes, seed, engine, precision)
             if engine == "cpu":
                 from .compiled import CompiledProgram
@@ -415,9 +416,11 @@ class Program(Questions):
             found |= {str(node.attrs["path"]) for _, node in model.graph.of_op("param")}
         return found
 
-    def _require_memory(self, sizes: Mapping[str, int], precision: str | None) -> None:
-        """Refuse a run that the machine cannot hold."""
-        total = cost(self.graph, sizes)
+    def require_memory(
+        self, graph: Graph, sizes: Mapping[str, int], precision: str | None = None
+    ) -> None:
+        """Refuse to run a graph that the machine cannot hold (E703)."""
+        total = cost(graph, sizes)
         held = (total.parameter_bytes, total.buffer_bytes, total.peak_bytes)
         double = 2 if precision == "f64" else 1
         machine.require_memory(double * sum(n for n in held if isinstance(n, int)), "this run")

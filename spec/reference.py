@@ -178,7 +178,7 @@ _FUNCTIONS = {
     "map": "`map(z)`: the most probable values of `z`",
     "marginals": "`marginals(z)`: the posterior of each `z`",
     "loglik": "`loglik()`: the log-likelihood of what is observed",
-    "meanfield": "`meanfield(z, steps, damping, tol)`: approximate marginals",
+    "meanfield": "`meanfield(z, steps, damping, filter)`: approximate marginals",
     "bp": "`bp(z, steps, damping, tol)`: loopy belief propagation",
     "gibbs": "`gibbs(z, steps, burn, thin)`: marginals from Gibbs samples",
 }

@@ -5,7 +5,8 @@ query(site, site, site) {ask="marginals"}   ->   log, log_densities, chain, ...
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from ..interpret import interpret
 from ..ir.graph import Graph, Value
 from ..ops.base import OpError
 from .answers import Answers
-from .meanfield import meanfield
+from .filters import EXACT_POINTS, Filters, expand_sums
+from .meanfield import FiltersFor, meanfield
 from .statements import ModelFault
+from .tables import Emitter
 
 LATER = ("bp", "gibbs")
 
@@ -37,10 +40,14 @@ def expand(graph: Graph, missing: Collection[str] = ()) -> Graph:
     queries = twin.of_op("query")
     if not twin.of_op("site", "factor"):
         return twin
-    answers = Answers(twin, lambda value: constant_value(twin, value), missing)
+    constant = partial(constant_value, twin)
+    filters_for = _filters(twin, constant, queries)
+    if any(node.attrs["ask"] == "meanfield" for _, node in queries):
+        expand_sums(twin, filters_for)
+    answers = Answers(twin, constant, missing)
     statements = {s.node for s in answers.statements}
     for index, node in queries:
-        answer = _answer(twin, index, answers)
+        answer = _answer(twin, index, answers, filters_for)
         made = answers.emitter.reshape(answer, node.type.shape)
         if twin.type_of(made).dtype != node.type.dtype:
             made = answers.emitter.emit("cast", [made], dtype=node.type.dtype)
@@ -50,13 +57,13 @@ def expand(graph: Graph, missing: Collection[str] = ()) -> Graph:
     return twin
 
 
-def _answer(graph: Graph, index: int, answers: Answers) -> Value:
+def _answer(graph: Graph, index: int, answers: Answers, filters_for: FiltersFor) -> Value:
     node = graph.node(index)
     ask, name = str(node.attrs["ask"]), str(node.attrs["variable"])
     answers.emitter.span, answers.emitter.label = node.span, node.name
     if ask == "meanfield":
         settings: Any = node.attrs["settings"]
-        return meanfield(answers, name, dict(settings), node.span)
+        return meanfield(answers, name, dict(settings), filters_for)
     if ask in LATER:
         raise ModelFault("E804", f"`{ask}` comes with a later version", node.span,
                          hint="`meanfield` approximates")  # fmt: skip
@@ -71,6 +78,23 @@ def _answer(graph: Graph, index: int, answers: Answers) -> Value:
     given = Answers(graph, answers.constant, answers.missing, {name: label})
     parts = [given.loglik.value, answers.loglik.value]
     return answers.emitter.emit("sub", parts)
+
+
+def _filters(
+    graph: Graph, constant: Callable[[Value], np.ndarray | None], queries: Sequence[Any]
+) -> FiltersFor:
+    """Filters by batch and number of points; all that a model asks go by one engine."""
+    chosen = [v for _, node in queries for n, v in node.attrs["settings"] if n == "filter"]
+    made: dict[Any, Filters] = {}
+
+    def filters_for(batch: tuple[Any, ...], points: Any) -> Filters:
+        engine = chosen[0] if chosen else "exact" if points <= EXACT_POINTS else "lattice"
+        dtype = "f32" if all(node.attrs["dtype"] == "f32" for _, node in queries) else "f64"
+        if (batch, engine) not in made:
+            made[batch, engine] = Filters(Emitter(graph, {}), constant, engine, dtype, batch)
+        return made[batch, engine]
+
+    return filters_for
 
 
 def constant_value(graph: Graph, value: Value) -> np.ndarray | None:

@@ -3,21 +3,24 @@
     q_x(v) <- softmax_v( sum over statements of E[ log-potential | x = v ] under the other q )
 
 All variables of a component move at once (Krähenbühl, Koltun, NIPS 2011, algorithm 1). Expected
-energies are contractions of the statements' own tables, so a sum over all pairs costs O(N^2).
+energies are contractions of the statements' own tables; a factor over all pairs that is made of
+Gaussians is a filter, and no table is made of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from string import ascii_letters
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..ir.dims import product
+import numpy as np
+
 from ..ir.graph import Value
-from .potentials import Potentials
-from .statements import ModelFault, Reference, Statement
+from .filters import Filters, is_symmetric, weighted
+from .local import Local
+from .pairwise import Kernel, Leaf, Term, kernel_of, same
+from .statements import Statement
 from .structure import Component, Family
-from .tables import Emitter, Table
 
 if TYPE_CHECKING:
     from .answers import Answers
@@ -25,178 +28,178 @@ if TYPE_CHECKING:
 STEPS = 5
 """Updates, unless the question says how many."""
 
-LARGEST = 1 << 28
-"""Elements of the largest table that is made."""
+FiltersFor = Callable[[tuple[Any, ...], Any], Filters]
 
 
-def meanfield(answers: Answers, name: str, settings: Mapping[str, Any], span: Any) -> Value:
-    """Approximate marginals ``[extent.., values]`` of a variable.
+def meanfield(
+    answers: Answers, name: str, settings: Mapping[str, Any], filters_for: FiltersFor
+) -> Value:
+    """Approximate marginals ``[batch.., extent.., values]`` of a variable.
 
     ``settings`` are ``steps`` and ``damping``: the share of the old distribution that stays.
     """
-    if "tol" in settings:
-        raise ModelFault("E804", "mean field takes a number of steps in this version", span,
-                         hint="write `steps=10`")  # fmt: skip
-    if answers.outer:
-        raise ModelFault("E804", "mean field takes no batch in this version", span)
     component = next(c for c in answers.structure.components
                      if any(f.name == name for f in c.families))  # fmt: skip
-    worker = _MeanField(answers, component)
+    worker = _MeanField(answers, component, filters_for)
     return worker.run(int(settings.get("steps", STEPS)), float(settings.get("damping", 0)))[name]
 
 
 class _MeanField:
-    def __init__(self, answers: Answers, component: Component) -> None:
-        self.emit = Emitter(answers.graph, {})
-        self.families = {f.name: f for f in component.families}
-        self.tables: list[tuple[Statement, Table]] = []
-        for statement in component.statements:
-            native = Potentials(answers.emitter, statement, answers.missing).table()
-            if native is not None:
-                _require_small(answers.emitter, statement, native)
-                self.tables.append((statement, native))
+    def __init__(self, answers: Answers, component: Component, filters_for: FiltersFor) -> None:
+        graph = answers.graph
+        self.constant = answers.constant
+        kernels = {s: k for s in component.statements if (k := usable_kernel(answers, s))}
+        self.local = Local(answers, component, lambda statement: statement in kernels)
+        self.emit = self.local.emit
+        self.dense = [
+            Dense(statement, kernel, filters_for(self.local.batch, _points(self.local, statement)))
+            for statement, kernel in kernels.items()
+        ]
+        self.graph = graph
 
     def run(self, steps: int, damping: float) -> dict[str, Value]:
         """The distributions after some updates, from what statements about one variable say."""
-        alone = [row for row in self.tables if len(row[0].references) == 1]
-        joint = [row for row in self.tables if len(row[0].references) > 1]
-        fixed = {name: self._fields(family, alone, {}) for name, family in self.families.items()}
-        q = {name: self._softmax(value) for name, value in fixed.items()}
+        local = self.local
+        fixed = {name: local.own(family) for name, family in local.families.items()}
+        q = {name: local.softmax(value) for name, value in fixed.items()}
         for _ in range(steps):
             moved = {}
-            for name, family in self.families.items():
-                pulled = [fixed[name], self._fields(family, joint, q)]
-                new = self._softmax(self.emit.emit("add", pulled))
-                moved[name] = self._damped(new, q[name], damping)
+            for name, family in local.families.items():
+                total = fixed[name]
+                if local.joint:
+                    total = self.emit.emit("add", [total, local.fields(family, local.joint, q)])
+                for dense in self.dense:
+                    if dense.statement.references[0].variable == name:
+                        total = self.emit.emit("add", [total, self._message(dense, q[name])])
+                moved[name] = local.damped(local.softmax(total), q[name], damping)
             q = moved
         return q
 
-    def _softmax(self, logits: Value) -> Value:
-        return self.emit.emit(
-            "softmax", [logits], axis=self.emit.type_of(logits).rank - 1, beta=1.0
-        )
+    # ------------------------------------------------------------ kernels
 
-    def _damped(self, new: Value, old: Value, damping: float) -> Value:
-        if not damping:
-            return new
-        emit = self.emit
-        parts = [emit.emit("mul", [v, emit.number(share)])
-                 for v, share in ((new, 1 - damping), (old, damping))]  # fmt: skip
-        return emit.emit("add", parts)
-
-    def _fields(self, family: Family, rows: Sequence[Any], q: Mapping[str, Value]) -> Value:
-        """The sum of what statements say about each element, ``[extent.., values]``."""
-        shape = (*family.extent, family.size)
-        total = self.emit.emit("fill", [], shape=shape, value=0.0, dtype="f64")
-        for statement, native in rows:
-            for reference in statement.references:
-                if reference.variable == family.name:
-                    said = self._said(statement, native, reference, q)
-                    placed = self._back(statement, reference, family, said)
-                    total = self.emit.emit("add", [total, placed])
+    def _message(self, dense: Dense, q: Value) -> Value:
+        """What all pairs say about each element, up to a number for each."""
+        total = None
+        for compat, terms in self._by_compatibility(dense.kernel):
+            felt = None
+            for term in terms:
+                pixels = (dense.kernel.i, dense.kernel.j)
+                made = weighted(dense.filters, term, pixels, q, others=True)
+                felt = made if felt is None else self.emit.emit("add", [felt, made])
+            assert felt is not None
+            said = self._compared(dense, compat, felt)
+            total = said if total is None else self.emit.emit("add", [total, said])
+        assert total is not None
         return total
 
-    # ------------------------------------------------------------ one statement
-
-    def _said(
-        self, statement: Statement, native: Table, reference: Reference, q: Mapping[str, Value]
-    ) -> Table:
-        """The expected log-potential for each value of one reference, the others averaged."""
-        emit = self.emit
-        emit.span, emit.label = statement.span, statement.label
-        operands = [native]
-        for other in statement.references:
-            if other is not reference:
-                operands.append(self._view(statement, other, q[other.variable]))
-        for operand in operands:
-            emit.sizes.update(zip(operand.axes, emit.type_of(operand.value).shape, strict=True))
-        indices = _indices(statement, reference)
-        for index in (*statement.domain, *indices):
-            emit.sizes.setdefault(index, statement.domain[index][1])
-        emit.sizes.setdefault(reference.axis, self.families[reference.variable].size)
-        held = {axis for operand in operands for axis in operand.axes}
-        axes = (*indices, reference.axis)
-        lacking = tuple(axis for axis in axes if axis not in held)
-        if lacking:
-            ones = emit.emit("fill", [], shape=emit.shape(lacking), value=1.0, dtype="f64")
-            operands.append(Table(ones, lacking))
-        letters = dict(zip(dict.fromkeys((*emit.joined(operands), *axes)), ascii_letters,
-                           strict=False))  # fmt: skip
-        left = ",".join("".join(letters[a] for a in operand.axes) for operand in operands)
-        spec = f"{left}->{''.join(letters[a] for a in axes)}"
-        made = emit.emit("contract", [o.value for o in operands], semiring="sum_product", spec=spec)
-        # An index that no operand has repeats the same sum.
-        again = [statement.domain[i][1] for i in statement.domain if i not in held | set(lacking)]
-        return Table(emit.scaled(made, product(again)), axes)
-
-    def _view(self, statement: Statement, reference: Reference, q: Value) -> Table:
-        """A variable's distributions where a reference points, over the statement's indices."""
-        emit = self.emit
-        value, axes = q, []
-        for place in reference.places:
-            at = len(axes)
-            if place[0] == "index":
-                low, size = statement.domain[place[1]]
-                value = emit.cut(value, at, low + place[2], size)
-                axes.append(place[1])
-            elif place[0] == "at":
-                value = emit.cut(value, at, place[1], 1)
-                shape = emit.type_of(value).shape
-                value = emit.reshape(value, (*shape[:at], *shape[at + 1 :]))
+    def _by_compatibility(self, kernel: Kernel) -> list[tuple[tuple[Leaf, ...], list[Term]]]:
+        """Terms that compare values alike, together."""
+        groups: list[tuple[tuple[Leaf, ...], list[Term]]] = []
+        for term in kernel.terms:
+            own = compatibility(term, kernel)
+            for known, terms in groups:
+                if len(known) == len(own) and all(
+                    a.inverse == b.inverse and a.table.axes == b.table.axes
+                    and same(self.graph, a.table.value, b.table.value)
+                    for a, b in zip(known, own, strict=True)
+                ):  # fmt: skip
+                    terms.append(term)
+                    break
             else:
-                table, names = statement.tables[place[1]]
-                _require_alone(statement, reference)
-                value = emit.emit("take", [value, table], axis=at)
-                axes += names
-        return Table(value, (*axes, reference.axis))
+                groups.append((own, [term]))
+        return groups
 
-    def _back(
-        self, statement: Statement, reference: Reference, family: Family, said: Table
-    ) -> Value:
-        """What was said, put where the reference points."""
-        emit, value = self.emit, said.value
-        for position, (place, extent) in enumerate(
-            zip(reference.places, family.extent, strict=True)
-        ):
-            if place[0] == "index":
-                value = emit.place(
-                    value, position, statement.domain[place[1]][0] + place[2], extent
-                )
-            elif place[0] == "at":
-                shape = emit.type_of(value).shape
-                value = emit.reshape(value, (*shape[:position], 1, *shape[position:]))
-                value = emit.place(value, position, place[1], extent)
-            else:
-                table, names = statement.tables[place[1]]
-                count = product(emit.shape(names))
-                flat = emit.reshape(value, (count, family.size))
-                index = emit.reshape(table, (count,))
-                value = emit.emit("segment_sum", [flat, index], segments=extent)
-        return value
+    def _compared(self, dense: Dense, compat: tuple[Leaf, ...], felt: Value) -> Value:
+        """``sum_v' compat(v, v') felt(v')``; twice where pairs count in both orders."""
+        emit, both = self.emit, dense.kernel.how == "!="
+        square = self._square(compat, dense)
+        known = self.constant(square)
+        potts = None if known is None else _potts(known)
+        if potts is not None:
+            # What all values have alike changes no distribution.
+            amount = self.local.number(-2 * potts if both else -potts)
+            return emit.emit("mul", [felt, amount])
+        if both:
+            turned = emit.emit("transpose", [square], perm=(1, 0))
+            square = emit.emit("add", [square, turned])
+        letters = "ncab"[: self.emit.type_of(felt).rank]
+        spec = f"{letters},{letters[-1]}z->{letters[:-1]}z"
+        return emit.emit("contract", [felt, square], semiring="sum_product", spec=spec)
 
-
-def _indices(statement: Statement, reference: Reference) -> tuple[str, ...]:
-    """The statement's indices that a reference varies with."""
-    found: list[str] = []
-    for place in reference.places:
-        if place[0] == "index":
-            found.append(place[1])
-        elif place[0] == "table":
-            found += statement.tables[place[1]][1]
-    if len(set(found)) < len(found):
-        raise ModelFault("E804", f"`{reference.axis}` uses one index twice", statement.span)
-    return tuple(found)
+    def _square(self, compat: tuple[Leaf, ...], dense: Dense) -> Value:
+        """The product of a term's tables over two values, ``[v', v]``."""
+        emit, statement = self.emit, dense.statement
+        one, other = (r.axis for r in statement.references)
+        size = self.local.families[statement.references[0].variable].size
+        emit.sizes |= {one: size, other: size}
+        made = self.local.filled((size, size), 1.0)
+        for leaf in compat:
+            value = emit.expand(dense.filters.plain(leaf.table), (other, one))
+            if emit.type_of(value).dtype != self.local.dtype:
+                value = emit.emit("cast", [value], dtype=self.local.dtype)
+            made = emit.emit("div" if leaf.inverse else "mul", [made, value])
+        return made
 
 
-def _require_alone(statement: Statement, reference: Reference) -> None:
-    if len(reference.places) > 1:
-        raise ModelFault("E804", f"`{reference.axis}` is where a table says, among other indices",
-                         statement.span, hint="number the elements along one index")  # fmt: skip
+@dataclass(frozen=True)
+class Dense:
+    """A factor over all pairs and the filters that it is worked out with."""
+
+    statement: Statement
+    kernel: Kernel
+    filters: Filters
 
 
-def _require_small(emitter: Emitter, statement: Statement, native: Table) -> None:
-    count = product(emitter.type_of(native.value).shape)
-    if isinstance(count, int) and count > LARGEST:
-        raise ModelFault("E610", f"the table of `{statement.label}` has {count:.3g} entries",
-                         statement.span, f"at most {LARGEST:.3g} fit",
-                         "use a smaller picture")  # fmt: skip
+def usable_kernel(answers: Answers, statement: Statement) -> Kernel | None:
+    """A factor's kernel if filters can do it: what one element says of another must be mutual."""
+    graph = answers.graph
+    kernel = kernel_of(graph, statement)
+    if kernel is None:
+        return None
+    for term in kernel.terms:
+        left = term.over(lambda axes: axes == {kernel.i})
+        right = term.over(lambda axes: axes == {kernel.j})
+        mutual = is_symmetric(graph, term) and len(left) == len(right) and all(
+            a.inverse == b.inverse and same(graph, a.table.value, b.table.value)
+            for a, b in zip(left, right, strict=True)
+        )  # fmt: skip
+        if not mutual:
+            return None
+        if kernel.how == "<" and not _mutual_values(answers, statement, term, kernel):
+            return None
+    return kernel
+
+
+def compatibility(term: Term, kernel: Kernel) -> tuple[Leaf, ...]:
+    """A term's tables over values."""
+    return term.over(lambda axes: bool(axes) and not axes & {kernel.i, kernel.j})
+
+
+def _mutual_values(answers: Answers, statement: Statement, term: Term, kernel: Kernel) -> bool:
+    """Whether a term's tables over values are symmetric: by declaration or by their numbers."""
+    one, other = (r.axis for r in statement.references)
+    graph = answers.graph
+    for leaf in compatibility(term, kernel):
+        if leaf.over != {one, other}:
+            return False
+        node = graph.node(leaf.table.value.node)
+        if node.op == "param" and node.attrs.get("domain") == "symmetric":
+            continue
+        array = answers.constant(leaf.table.value)
+        if array is None or not np.array_equal(array, np.swapaxes(array, 0, 1)):
+            return False
+    return True
+
+
+def _potts(square: np.ndarray) -> float | None:
+    """``c`` of ``c * (v != v')``, up to a number that is added to all of it."""
+    off = square[~np.eye(len(square), dtype=bool)]
+    diagonal = np.diagonal(square)
+    if not off.size or np.ptp(off) or np.ptp(diagonal):
+        return None
+    return float(off[0] - diagonal[0])
+
+
+def _points(local: Local, statement: Statement) -> Any:
+    family: Family = local.families[statement.references[0].variable]
+    return family.extent[0]

@@ -9,6 +9,7 @@ from . import conv as conv
 from . import distributions as distributions
 from . import dropout as dropout
 from . import elementwise as elementwise
+from . import fields as fields
 from . import fused as fused
 from . import gather as gather
 from . import initialise as initialise

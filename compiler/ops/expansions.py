@@ -180,3 +180,14 @@ def _spread_out(a: Expr, axis: int, step: int) -> Expr:
     wide = wide.pad([0] * wide.rank, [step - 1 if i == axis + 1 else 0 for i in range(wide.rank)])
     joined = wide.reshape((*a.shape[:axis], size * step, *a.shape[axis + 1 :]))
     return joined.slice(axis, 0, (size - 1) * step + 1)
+
+
+@expansion_of("gauss_filter")
+def _gauss_filter(x: Sequence[Expr], attrs: Any) -> Expr:
+    features, values = x
+    rank = features.rank
+    apart = features.unsqueeze(rank - 1) - features.unsqueeze(rank - 2)
+    square = apart.square().sum((rank,))
+    kernel = (square * -0.5).exp().cast(values.dtype)
+    batch = "nmopq"[: rank - 2]
+    return kernel.contract(f"{batch}ij,{batch}jc->{batch}ic", values)

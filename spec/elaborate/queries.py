@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .scope import Scope
 
 
+WORDS = {"filter": ("exact", "lattice")}
+"""Settings that are words."""
+
+
 def query(
     env: Env, span: Span, ask: str, name: str, settings: Sequence[Any],
     extra: Sequence[Tensor], dtype: str, shape: Sequence[DimLike],
@@ -64,6 +68,10 @@ def _asked(
         fail("E604", f"`{ask}` asks about a random variable", node.span, hint=f"{ask}(x)")
     settings = []
     for argument in node.args[1:]:
+        words = WORDS.get(argument.name or "", ()) if argument.name in allowed else ()
+        if words:
+            settings.append((str(argument.name), _word(argument, words)))
+            continue
         value = evaluate(argument.value, env)
         if argument.name is None or not is_number(value):
             fail("E404", f"settings of `{ask}` read name=number", argument.span)
@@ -75,6 +83,14 @@ def _asked(
             fail("E401", f"`{ask}` has no setting `{argument.name}`", argument.span, hint=hint)
         settings.append((argument.name, value))
     return node.args[0].value.id, settings
+
+
+def _word(argument: Any, words: Sequence[str]) -> str:
+    """A setting that is one of a few words."""
+    found = argument.value.id if isinstance(argument.value, s.Name) else ""
+    if found not in words:
+        fail("E404", f"`{argument.name}` is one of {', '.join(words)}", argument.span)
+    return found
 
 
 def _extent(name: str, env: Env, span: Span) -> tuple[tuple[DimLike, ...], Support]:
@@ -120,7 +136,7 @@ def _variable_query(ask: str, over_values: bool, settings_allowed: Sequence[str]
 
 query_map = _variable_query("map", False, ())
 query_marginals = _variable_query("marginals", True, ())
-query_meanfield = _variable_query("meanfield", True, ("steps", "damping", "tol"))
+query_meanfield = _variable_query("meanfield", True, ("steps", "damping", "filter"))
 query_bp = _variable_query("bp", True, ("steps", "damping", "tol"))
 query_gibbs = _variable_query("gibbs", True, ("steps", "burn", "thin"))
 

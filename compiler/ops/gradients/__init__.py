@@ -11,6 +11,7 @@ from . import chain as chain
 from . import contract as contract
 from . import conv as conv
 from . import elementwise as elementwise
+from . import fields as fields
 from . import gather as gather
 from . import linalg as linalg
 from . import losses as losses

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from tilth.compiler.ops import OPS
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 
@@ -426,6 +427,16 @@ CASES += [
 
 for _transition in ((1, 3, 3), (4, 3, 3)):
     CASES.append(case("chain", real(3), real(*_transition), real(2, 4, 3), mode="sum", path=""))
+
+_LATTICE = OPS["lattice"].reference(np.random.default_rng(0).normal(size=(2, 9, 3)))  # type: ignore[misc]
+CASES += [
+    case("gauss_filter", real(2, 5, 3), real(2, 5, 2)),
+    case("gauss_grid_filter", real(2, 4, 3, 2), sigmas=(1.3, 0.6)),
+    *(
+        Case("lattice_filter", (real(2, 9, 4), *map(fixed, _LATTICE)), {"reverse": way}, held=(2,))
+        for way in (False, True)
+    ),
+]
 
 # ---------------------------------------------------------------- linear algebra
 
