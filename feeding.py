@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .compiler.ir.graph import Graph, Value
+from .compiler.ir.graph import Graph, Node, Value
 from .compiler.ir.types import DTYPES
 from .program import Program
 from .proof import sizes_at
@@ -20,7 +20,7 @@ from .runtime.data.dataset import Dataset, require_labels
 from .runtime.data.feed import checked, feed
 from .runtime.faults import RuntimeFault, suggestion
 from .runtime.inputs import Declared
-from .runtime.train.loop import Batches
+from .runtime.train.loop import Batches, Classes
 from .spec.elaborate.objectives import Training
 from .spec.sections import Train
 from .spec.sections_data import DataSource
@@ -31,6 +31,9 @@ BATCH = 32
 CLASSES = ("cross_entropy", "nll", "softmax_focal", "multi_margin", "crammer_singer")
 """Losses of scores and whole-number labels."""
 
+MOST_CLASSES = 1000
+"""More classes than this have no table of confusions."""
+
 
 @dataclass(frozen=True)
 class Feeding:
@@ -38,7 +41,7 @@ class Feeding:
 
     ``batch`` and ``batches`` are examples a batch and batches an epoch, where they are known;
     ``sizes`` are open sizes that the data tells, the batch excepted; ``fingerprint`` is the same
-    for the same data in the same batches.
+    for the same data in the same batches; ``classes`` are names of classes by input.
     """
 
     train: Batches
@@ -47,6 +50,7 @@ class Feeding:
     batches: int | None
     sizes: Mapping[str, int]
     fingerprint: str
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def feeding(
@@ -87,7 +91,8 @@ def feeding(
         others = Loader(fed_too, size or batch, shuffle=False, change=steady)
     sizes = _sizes(program, training.graph, fed)
     print_of = f"{fed.fingerprint}/{batch}/{section.seed}/{section.shuffle}"
-    return Feeding(loader, others, batch, len(loader), sizes, print_of)
+    named = {name: field.classes for name, field in fed.fields.items() if field.classes}
+    return Feeding(loader, others, batch, len(loader), sizes, print_of, named)
 
 
 # ---------------------------------------------------------------- opening
@@ -120,7 +125,7 @@ def _source(entry: DataSource, name: str) -> Source:
         raise RuntimeFault("E807", message)
     names = ("source", "path", "format", "columns", "header", "delimiter", "split", "seed",
              "limit", "size", "mean", "std", "length")  # fmt: skip
-    return Source(**{field: getattr(entry, field) for field in names})
+    return Source(**{name: getattr(entry, name) for name in names})
 
 
 def _held_out(
@@ -185,18 +190,41 @@ def _chain(
 
 def _require_classes(graph: Graph, dataset: Dataset) -> None:
     """E807 unless labels are classes that the model has."""
-    for index, node in graph.of_op(*CLASSES):
-        scores, label = graph.operands(index)[:2]
-        source = graph.node(label.node)
-        axis = int(node.attrs.get("axis", 1))  # type: ignore[arg-type]
-        classes = graph.type_of(scores).shape[axis]
-        if source.op != "input" or not isinstance(classes, int):
-            continue
-        if graph.type_of(Value(label.node)).is_float or source.name not in dataset.fields:
+    for node, _, label, classes in _class_losses(graph):
+        name = graph.node(label.node).name
+        if graph.type_of(label).is_float or name not in dataset.fields:
             continue
         ignored = node.attrs.get("ignore")
-        if ignored is None or not np.any(dataset.column(source.name) == ignored):
-            require_labels(dataset, source.name, classes)
+        if ignored is None or not np.any(dataset.column(name) == ignored):
+            require_labels(dataset, name, classes)
+
+
+def _class_losses(graph: Graph) -> Iterator[tuple[Node, Value, Value, int]]:
+    """Losses of classes: the node, its scores, the input that holds labels, how many classes."""
+    for index, node in graph.of_op(*CLASSES):
+        scores, label = graph.operands(index)[:2]
+        classes = graph.type_of(scores).shape[_axis(node)]
+        if graph.node(label.node).op == "input" and isinstance(classes, int):
+            yield node, scores, label, classes
+
+
+def _axis(node: Node) -> int:
+    return int(node.attrs.get("axis", 1))  # type: ignore[arg-type]
+
+
+def confusable(graph: Graph, feeding: Feeding) -> tuple[Value, Classes] | None:
+    """The scores whose confusions are counted while validating, and what they are compared with.
+
+    They are those of the first loss of classes; ``None`` where there is none, or more than
+    ``MOST_CLASSES``.
+    """
+    for node, scores, label, classes in _class_losses(graph):
+        if classes <= MOST_CLASSES:
+            name = graph.node(label.node).name
+            names = feeding.classes.get(name) or tuple(map(str, range(classes)))
+            if len(names) == classes:
+                return scores, Classes(name, _axis(node), names)
+    return None
 
 
 def _sizes(program: Program, graph: Graph, dataset: Dataset) -> dict[str, int]:

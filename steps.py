@@ -11,7 +11,7 @@ import numpy as np
 
 from .compiler.autodiff import fit_memory, memory_of
 from .compiler.interpret import Interpreter, bind_sizes
-from .compiler.ir.graph import Graph
+from .compiler.ir.graph import Graph, Value
 from .compiler.ir.types import Span
 from .compiler.ops.base import OpError
 from .compiler.ops.control import LOOPS
@@ -25,7 +25,7 @@ from .compiler.training.step import (
     step_graph,
     update_graph,
 )
-from .runtime.train.loop import Stage
+from .runtime.train.loop import SCORES, Stage
 from .runtime.train.step import LOSS, Arrays, Call, Group, Layout, State, initial_state
 
 Compile = Callable[[Graph, bool], Call]
@@ -111,6 +111,8 @@ class Steps:
     budget
         The most memory of a step. Activations are computed again as far as it needs that, and
         if that is not enough those of recurrences too.
+    classes
+        Scores of classes that evaluation puts out beside losses and metrics.
     """
 
     graph: Graph
@@ -119,6 +121,7 @@ class Steps:
     compile: Compile = by_reference
     accumulate: int = 1
     budget: Budget | None = None
+    classes: Value | None = None
     _graphs: dict[Any, Step] = field(default_factory=dict, repr=False)
     _stages: dict[Any, Stage] = field(default_factory=dict, repr=False)
     _calls: dict[Any, Call] = field(default_factory=dict, repr=False)
@@ -153,6 +156,8 @@ class Steps:
             alone = len(self.objectives) == 1
             names |= {o.loss: LOSS if alone else o.name for o in self.objectives}
             graph.outputs = [(names[n], value) for n, value in graph.outputs if n in names]
+            if self.classes is not None:
+                graph.set_output(SCORES, self.classes)
             self._calls[key] = self.compile(_bound(graph, batch), False)
         return self._calls[key]
 

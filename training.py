@@ -15,13 +15,15 @@ import numpy as np
 from .compiler.autodiff import How
 from .compiler.training.optimisers import has_momentum
 from .compiler.training.step import Objective, Recipe, Rule
-from .feeding import Feeding, feeding
+from .feeding import Feeding, confusable, feeding
 from .program import Program, located_faults, weight_arrays
 from .runtime.faults import RuntimeFault
-from .runtime.train.checkpoints import BEST, LAST, read_checkpoint
-from .runtime.train.loop import Loop, Outcome, Settings, Stopping, Turn, Watcher
+from .runtime.train.checkpoints import BEST, LAST, made_folder, read_checkpoint
+from .runtime.train.confusion import Confusion
+from .runtime.train.loop import RATE, Loop, Outcome, Settings, Stopping, Turn, Watcher
 from .runtime.train.progress import Display
-from .runtime.train.schedules import Schedule
+from .runtime.train.range_test import RangeTest, is_over, require_steps
+from .runtime.train.schedules import Schedule, Sweep
 from .runtime.train.step import LOSS
 from .spec.calls import Call
 from .spec.diagnostics import Diagnostic, SpecError
@@ -49,7 +51,8 @@ class Run:
     ``weights`` are arrays by path: the averaged ones under ``ema``. ``best`` are those of the best
     validation, where there was one. ``history`` has a row for each line of ``metrics.csv``: updates
     made, epochs made, ``train`` or ``validate``, and values by name. ``reason`` is ``epochs``,
-    ``steps``, ``early_stop`` or ``interrupted``.
+    ``steps``, ``early_stop`` or ``interrupted``. ``confusion`` counts, for a loss of classes, which
+    was taken for which in the last validation; its ``recall`` is the accuracy by class.
     """
 
     program: Program
@@ -61,6 +64,7 @@ class Run:
     updates: int
     reason: str
     folder: Path | None = None
+    confusion: Confusion | None = None
 
 
 def train(
@@ -87,6 +91,39 @@ def train(
         fed = feeding(program, training, section, data, validate)
         work = Work(program, training, section, fed, engine)
         return work.run(_folder(out, resume), resume, weights, show)
+
+
+def range_test(
+    program: Program,
+    data: Any = None,
+    *,
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 100,
+    out: str | os.PathLike[str] | None = None,
+    engine: str = "reference",
+    **given: Any,
+) -> RangeTest:
+    """Train for a while with a rate that grows from ``low`` to ``high``; what the loss does.
+
+    The section's schedule is left out; its weights start as they would. The test ends early where
+    the loss diverges. ``out`` is a folder for ``range_test.csv``; ``given`` are ``batch``, ``seed``
+    and ``weights`` as for :func:`train`. Raises :class:`SpecError` as that does, E016 for rates out
+    of order, and E810 where the first rates diverge already.
+    """
+    with located_faults(program.sources):
+        if not 0 < low < high or steps < 2:
+            message = f"a range test goes from a rate above 0 to a larger one, not {low} to {high}"
+            raise RuntimeFault("E016", message)
+        weights = given.pop("weights", None)
+        training, section = stated(program)
+        section = replace(_with(section, **given), epochs=None, steps=steps, schedule=(), ema=None)
+        work = Work(program, training, section, feeding(program, training, section, data, None),
+                    engine)  # fmt: skip
+        found = work.range_test(Sweep(low, high, steps), weights)
+        if out is not None:
+            found.save(made_folder(out))
+        return require_steps(found)
 
 
 def stated(program: Program) -> tuple[Training, Train]:
@@ -116,8 +153,10 @@ class Work:
         recipe = Recipe(training.metrics, training.decayed, training.frozen, average, how)
         graph = training.graph.bind(fed.sizes)
         budget = Budget(section.memory, MEASURES[engine]) if section.memory is not None else None
+        self.confusable = confusable(graph, fed) if fed.held_out is not None else None
+        scores = None if self.confusable is None else self.confusable[0]
         self.steps = Steps(
-            graph, self.objectives, recipe, ENGINES[engine], section.accumulate, budget
+            graph, self.objectives, recipe, ENGINES[engine], section.accumulate, budget, scores
         )
         batches = fed.batches if section.epochs is not None else None
         unit = max(1, (batches or 1) // section.accumulate)
@@ -148,6 +187,24 @@ class Work:
             outcome = loop.run(state, self.fed.train, self.fed.held_out, resume)
         return self._run(outcome, folder)
 
+    def range_test(self, sweep: Sweep, weights: Any) -> RangeTest:
+        """Train by rates that grow until the loss diverges."""
+        turns = [replace(turn, schedule=sweep) for turn in self.turns]
+        settings = Settings(None, sweep.steps, self.fed.batches, self.section.seed,
+                            self.section.accumulate)  # fmt: skip
+        watcher = _Testing(turns[0].name if len(turns) > 1 else LOSS)
+        loop = Loop(self.steps, turns, settings, watcher)
+        watcher.loop, diverged = loop, True
+        state = self.steps.state(self.weights(weights, watcher.say))
+        try:
+            diverged = loop.run(state, self.fed.train).reason == "interrupted"
+        except RuntimeFault as fault:
+            if fault.code != "E810":
+                raise
+        rows = [values for _, _, _, values in loop.rows if watcher.loss in values]
+        rates, losses = ([row[name] for row in rows] for name in (RATE, watcher.loss))
+        return RangeTest(np.array(rates), np.array(losses), diverged)
+
     # ------------------------------------------------------------ helpers
 
     def _run(self, outcome: Outcome, folder: Path | None) -> Run:
@@ -165,6 +222,7 @@ class Work:
             progress.updates,
             outcome.reason,
             folder,
+            outcome.confusion,
         )
 
     def _settings(self, folder: Path | None) -> Settings:
@@ -199,6 +257,7 @@ class Work:
             max(1, (self.fed.batches or 0) // LOGGED),
             (*names, *self.training.metrics),
             {"model": _fingerprint(self.steps), "data": self.fed.fingerprint},
+            None if self.confusable is None else self.confusable[1],
         )
 
     def _schedule(self, loss: Loss, objective: Objective, unit: int) -> Schedule:
@@ -294,3 +353,18 @@ class Silent:
 
     def say(self, text: str) -> None:
         """A line about something else."""
+
+
+class _Testing(Silent):
+    """Stops a range test when the loss has risen enough."""
+
+    def __init__(self, loss: str) -> None:
+        self.loss = loss
+        self.loop: Loop | None = None
+
+    def step(self, epoch: int, done: int, examples: int, values: Mapping[str, float]) -> None:
+        """After a step."""
+        assert self.loop is not None
+        losses = [row[self.loss] for _, _, _, row in self.loop.rows if self.loss in row]
+        if is_over(losses):
+            self.loop.interrupt()

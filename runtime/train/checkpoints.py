@@ -60,7 +60,7 @@ def save_checkpoint(folder: str | os.PathLike[str], checkpoint: Checkpoint, keep
     :func:`load_checkpoint` finds. Raises :class:`RuntimeFault` E806; then all that was there is
     there still.
     """
-    place = _folder(folder)
+    place = made_folder(folder)
     _write(place / NEXT, checkpoint)
     kept = _kept(place, max(keep, 2))
     try:
@@ -78,7 +78,7 @@ def save_checkpoint(folder: str | os.PathLike[str], checkpoint: Checkpoint, keep
 
 def save_best(folder: str | os.PathLike[str], weights: Arrays, state: Mapping[str, Any]) -> Path:
     """Replace the folder's best weights; raises :class:`RuntimeFault` E806."""
-    place = _folder(folder)
+    place = made_folder(folder)
     _write(place / BEST, Checkpoint(weights, {}, state))
     return place / BEST
 
@@ -134,7 +134,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 # ---------------------------------------------------------------- helpers
 
 
-def _folder(folder: str | os.PathLike[str]) -> Path:
+def made_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder, there now; raises :class:`RuntimeFault` E806."""
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from ..faults import RuntimeFault, unreadable, unwritable
 from ..files import replaced
 from .events import EventWriter
 
+METRICS = "metrics.csv"
 FIXED = ("step", "epoch", "part", "seconds")
 """The first columns: updates made, epochs made (a fraction within one), ``train`` or the name of
 the data that was validated on, and seconds since the start of the run."""
@@ -42,7 +43,7 @@ class MetricsLog:
         names: Sequence[str] = (),
         resume_step: int | None = None,
     ) -> None:
-        self.path = Path(folder) / "metrics.csv"
+        self.path = Path(folder) / METRICS
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

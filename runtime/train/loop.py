@@ -20,8 +20,9 @@ import numpy as np
 
 from ..faults import RuntimeFault
 from .checkpoints import Checkpoint, load_checkpoint, save_best, save_checkpoint
+from .confusion import Confusion
 from .logging import MetricsLog
-from .schedules import Schedule
+from .schedules import Schedule, Sweep
 from .step import (
     COUNT,
     LOSS,
@@ -39,6 +40,9 @@ from .step import (
 RATE, GRADIENT_NORM = "lr", "gradient norm"
 UNSEEN = (RATE, GRADIENT_NORM)
 """What is logged but not shown while training."""
+
+SCORES = "@scores"
+"""The output of an evaluation that holds the scores of classes, where there are classes."""
 
 Batch = Mapping[str, np.ndarray]
 Values = dict[str, float]
@@ -65,7 +69,7 @@ class Turn:
     """One objective: ``steps`` updates in a row when its turn comes."""
 
     name: str
-    schedule: Schedule
+    schedule: Schedule | Sweep
     steps: int = 1
     momentum: float = 0.0
 
@@ -117,6 +121,18 @@ class Stopping:
 
 
 @dataclass(frozen=True)
+class Classes:
+    """What validation counts confusions of: the batch's ``label`` and the scores' class ``axis``.
+
+    ``names`` are those of the classes.
+    """
+
+    label: str
+    axis: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a run goes.
 
@@ -142,6 +158,7 @@ class Settings:
     log_every: int = 1
     columns: tuple[str, ...] = (LOSS,)
     identity: Mapping[str, Any] = field(default_factory=dict)
+    classes: Classes | None = None
 
 
 @dataclass
@@ -169,7 +186,7 @@ class Outcome:
     """What a run gave: the state, where it ended, and the rows that it logged.
 
     ``reason`` is ``epochs``, ``steps``, ``early_stop`` or ``interrupted``. ``best`` are the weights
-    of the best validation, where it was asked for.
+    of the best validation, where it was asked for; ``confusion`` the counts of the last one.
     """
 
     state: State
@@ -177,6 +194,7 @@ class Outcome:
     reason: str
     rows: tuple[tuple[int, float, str, Values], ...]
     best: Arrays | None = None
+    confusion: Confusion | None = None
 
 
 class Loop:
@@ -202,6 +220,7 @@ class Loop:
         self._rows: list[tuple[int, float, str, Values]] = []
         self._log: MetricsLog | None = None
         self._best: Arrays | None = None
+        self._confusion: Confusion | None = None
         self._stop = threading.Event()
 
     def run(
@@ -219,7 +238,12 @@ class Loop:
             reason = progress.finished
             while not reason:
                 state, progress, reason = self._epoch(state, progress, train, held_out)
-        return Outcome(state, progress, reason, tuple(self._rows), self._best)
+        return Outcome(state, progress, reason, self.rows, self._best, self._confusion)
+
+    @property
+    def rows(self) -> tuple[tuple[int, float, str, Values], ...]:
+        """What was logged until now: updates, epochs, part, values by name."""
+        return tuple(self._rows)
 
     def interrupt(self) -> None:
         """Stop after the step that is being made, and save."""
@@ -255,8 +279,10 @@ class Loop:
         progress.epoch, progress.batch = progress.epoch + 1, 0
         reason = reason or ("epochs" if progress.epoch == settings.epochs else "")
         if held_out is not None and (reason or progress.epoch % settings.validate_every == 0):
-            found = self.validate(state, held_out)
+            found, self._confusion = self.validate(state, held_out)
             self._write(progress, "validate", found)
+            if self._confusion is not None and settings.folder is not None:
+                self._confusion.save(settings.folder)
             shown = {**shown, **{f"val {name}": value for name, value in found.items()}}
             reason = self._judge(state, progress, found) or reason
         progress.last = shown
@@ -266,13 +292,17 @@ class Loop:
             self._save(state, progress)
         return state, progress, reason
 
-    def validate(self, state: State, held_out: Batches) -> Values:
-        """Losses and metrics over all batches, weighted by their examples."""
-        means, weights = _Means(), state.averaged
+    def validate(self, state: State, held_out: Batches) -> tuple[Values, Confusion | None]:
+        """Losses and metrics over all batches, weighted by examples; confusions of classes."""
+        means, weights, classes = _Means(), state.averaged, self.settings.classes
+        confusion = None if classes is None else Confusion(classes.names)
         for batch in held_out.epoch(0):
-            found = self.engine.evaluate(batch)(batch, weights)
+            found = dict(self.engine.evaluate(batch)(batch, weights))
+            if classes is not None and confusion is not None:
+                scores = np.moveaxis(found.pop(SCORES), classes.axis, 1)
+                confusion.add(batch[classes.label], scores)
             means.add({name: float(value) for name, value in found.items()}, _examples(batch))
-        return means.values
+        return means.values, confusion
 
     def _is_over(self, progress: Progress) -> bool:
         return self._stop.is_set() or progress.updates == self.settings.steps

@@ -12,7 +12,9 @@ import numpy as np
 from ..faults import RuntimeFault
 from ..files import replaced
 from .confusion import FILE, Confusion, read_confusion
-from .logging import FIXED, read_metrics
+from .logging import FIXED, METRICS, read_metrics
+from .range_test import FILE as RANGE_TEST
+from .range_test import RangeTest, read_range_test
 
 FORMATS = ("png", "svg")
 NAMED = 30
@@ -27,15 +29,15 @@ def plot_runs(
     output: str | os.PathLike[str] | None = None,
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
-    """Draw the metrics of runs over epochs, and the confusion matrix of a single run.
+    """Draw the metrics of runs over epochs; of a single run also its confusions and range test.
 
     Parameters
     ----------
     runs
         Folders of runs; several are drawn into the same panels.
     output
-        A ``.png`` or ``.svg`` file for the curves. Without it ``curves`` and ``confusion`` are
-        written to the (first) run's folder in each of ``formats``.
+        A ``.png`` or ``.svg`` file for the curves. Without it ``curves``, ``confusion`` and
+        ``range_test`` are written to the (first) run's folder in each of ``formats``.
 
     Returns
     -------
@@ -49,18 +51,31 @@ def plot_runs(
         written.
     """
     places = [Path(run) for run in runs]
-    rows = {place.name: _rows(place / "metrics.csv") for place in places}
+    tested = places[0] / RANGE_TEST
+    if len(places) == 1 and tested.exists() and not (places[0] / METRICS).exists():
+        return _save_in(_draw_range_test(read_range_test(tested)), tested, output, formats)
+    rows = {place.name: _rows(place / METRICS) for place in places}
     by_epoch = all(row["epoch"] > 0 for found in rows.values() for row in found[-1:])
     axis = "epoch" if by_epoch else "step"
     drawn = _draw_curves({run: _curves(found, axis) for run, found in rows.items()}, axis)
     if output is not None:
         return [_save(drawn, Path(output))]
-    written = [_save(drawn, places[0] / f"curves.{kind}") for kind in formats]
+    written = _save_in(drawn, places[0] / "curves", None, formats)
     matrix = places[0] / FILE
     if len(places) == 1 and matrix.exists():
-        figure = _draw_confusion(read_confusion(matrix))
-        written += [_save(figure, places[0] / f"confusion.{kind}") for kind in formats]
+        written += _save_in(_draw_confusion(read_confusion(matrix)), matrix, None, formats)
+    if len(places) == 1 and tested.exists():
+        written += _save_in(_draw_range_test(read_range_test(tested)), tested, None, formats)
     return written
+
+
+def _save_in(
+    figure: Any, path: Path, output: str | os.PathLike[str] | None, formats: Sequence[str]
+) -> list[Path]:
+    """Save to the one file that was asked for, or beside ``path`` in each format."""
+    if output is not None:
+        return [_save(figure, Path(output))]
+    return [_save(figure, path.with_suffix(f".{kind}")) for kind in formats]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -133,6 +148,25 @@ def _draw_confusion(confusion: Confusion) -> Any:
             colour = "white" if shares[true, predicted] > 0.5 else "black"
             count = str(confusion.counts[true, predicted])
             axes.text(predicted, true, count, ha="center", va="center", color=colour, fontsize=7)
+    return figure
+
+
+def _draw_range_test(test: RangeTest) -> Any:
+    figure = _figure(6.0, 3.8)
+    axes = figure.add_subplot(1, 1, 1)
+    axes.plot(test.rates, test.losses, ".", color="0.7", markersize=4, label="loss")
+    axes.plot(test.rates, test.smoothed, color="C0", linewidth=1.4, label="smoothed")
+    marks = (("least", test.largest, "C3"), ("steepest", test.steepest, "C1"))
+    for name, rate, colour in marks:
+        axes.axvline(rate, color=colour, linewidth=1, linestyle="--", label=f"{name}: {rate:.2g}")
+    axes.set_xscale("log")
+    # The end shoots up; what matters lies below.
+    least, first = test.smoothed.min(), test.smoothed[0]
+    axes.set_ylim(min(least, 0), max(first, least) * 1.5)
+    axes.set_title("learning-rate range test", fontsize=10)
+    axes.set_xlabel("learning rate", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     return figure
 
 

@@ -101,6 +101,23 @@ class Schedule:
         return np.array([self.at(step).lr for step in range(steps)])
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Rates of a range test: from ``low`` to ``high`` in ``steps``, each the same times the last.
+
+    Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017, section 3.3.
+    """
+
+    low: float
+    high: float
+    steps: int
+
+    def at(self, step: int) -> Rates:
+        """The learning rate of a step, counted from 0; it stays ``high`` after the last."""
+        part = min(step / max(self.steps - 1, 1), 1.0)
+        return Rates(self.low * (self.high / self.low) ** part)
+
+
 def _length(call: Call, unit: int) -> int | None:
     """Steps that a schedule takes; ``None`` where it has no end."""
     epochs = call.settings.get("epochs")

@@ -13,6 +13,7 @@ import pytest
 from tilth.program import SpecError, load
 from tilth.runtime.data import ArrayDataset
 from tilth.runtime.train.checkpoints import LAST, load_checkpoint, read_checkpoint
+from tilth.runtime.train.confusion import read_confusion
 from tilth.runtime.train.logging import read_metrics
 from tilth.training import Silent
 
@@ -196,6 +197,40 @@ def test_an_average_of_the_weights_is_validated_and_returned(spec, tmp_path):
     assert not np.array_equal(run.weights["head.weight"], last.weights["head.weight"])
 
 
+def test_confusions_are_counted_while_validating(spec, tmp_path):
+    held = examples(60, seed=1)
+    run = load(spec()).train(examples(), validate=held, out=tmp_path / "run", show=False)
+    scores = load(spec()).run({"x": held["x"]}, run.weights)["y"]
+    counts = np.zeros((3, 3), int)
+    np.add.at(counts, (held["label"], scores.argmax(1)), 1)
+    assert run.confusion is not None and (run.confusion.counts == counts).all()
+    assert run.confusion.accuracy == pytest.approx(run.metrics["val accuracy"])
+    assert (read_confusion(tmp_path / "run" / "confusion.csv").counts == counts).all()
+
+
+def test_confusions_of_sequences_have_their_classes_on_another_axis(spec):
+    text = SPEC.replace("x : f32[N, 6]", "x : f32[N, T, 6]").replace(" >> bn as norm", "")
+    text = text.replace("label : i32[N]", "label : i32[N, T]")
+    text = text.replace("cross_entropy(y, label)", "cross_entropy(y, label, axis=2)")
+    text = text.partition("  metrics")[0]
+    given = {n: a.reshape(20, 5, *a.shape[1:]) for n, a in examples().items()}
+    run = load(spec(text)).train(given, validate=given, batch=10, show=False)
+    predicted = load(spec(text)).run({"x": given["x"]}, run.weights)["y"].argmax(2)
+    assert run.confusion is not None and run.confusion.counts.sum() == 100
+    assert run.confusion.accuracy == pytest.approx(np.mean(predicted == given["label"]))
+
+
+def test_nothing_to_validate_on_is_told(spec):
+    with pytest.raises(SpecError, match="no batches"):
+        load(spec()).train([examples(20)], validate=[], show=False)
+
+
+@pytest.mark.parametrize("bound", [{"epochs": 2}, {"steps": 3}])
+def test_iterables_without_a_batch_end_with_a_message(spec, bound):
+    with pytest.raises(SpecError, match="no batches"):
+        load(spec()).train([], show=False, **bound)
+
+
 def test_training_stops_early_and_keeps_the_best(spec, tmp_path):
     text = changed(
         early_stop="{metric: loss, patience: 2}",
@@ -307,6 +342,7 @@ def test_the_command_trains_and_overrides(spec, tmp_path):
     assert done.returncode == 0, err
     found = json.loads(out)
     assert found["epochs"] == 2 and found["updates"] == 10 and "val accuracy" in found["metrics"]
+    assert set(found["accuracy_by_class"]) == {"0", "1", "2"}
     assert (tmp_path / "runs/x/metrics.csv").exists() and "epoch 2/2" in err and "\x1b" not in err
 
 
