@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .compiler.autodiff import How
+from .compiler.inference.expand import expand
 from .compiler.training.optimisers import has_momentum
 from .compiler.training.step import Objective, Recipe, Rule
 from .feeding import Feeding, confusable, feeding
@@ -151,7 +152,7 @@ class Work:
         average = section.ema
         how = How(truncate=section.tbptt)
         recipe = Recipe(training.metrics, training.decayed, training.frozen, average, how)
-        graph = training.graph.bind(fed.sizes)
+        graph = expand(training.graph.bind(fed.sizes))
         budget = Budget(section.memory, MEASURES[engine]) if section.memory is not None else None
         self.confusable = confusable(graph, fed) if fed.held_out is not None else None
         scores = None if self.confusable is None else self.confusable[0]

@@ -62,7 +62,7 @@ class Potentials:
             if statement.form == "logits":
                 value = emit.emit("log_softmax", [value], axis=rank - 1)
             else:
-                value = emit.emit("log", [value])
+                value = self._log(value)
             return Table(value, (*axes, own))
         zero = emit.number(0.0, emit.type_of(value).dtype)
         if statement.form == "logits":
@@ -75,7 +75,16 @@ class Potentials:
         joined = emit.emit("concat", columns, axis=rank)
         if statement.form == "logits":
             return Table(emit.emit("log_softmax", [joined], axis=rank), (*axes, own))
-        return Table(emit.emit("log", [joined]), (*axes, own))
+        return Table(self._log(joined), (*axes, own))
+
+    def _log(self, value: Value) -> Value:
+        """The logarithm of probabilities; what is impossible stays so, with derivative 0."""
+        emit, dtype = self.emitter, self.emitter.type_of(value).dtype
+        possible = emit.emit("ne", [value, emit.number(0.0, dtype)])
+        safe = emit.emit("where", [possible, value, emit.number(1.0, dtype)])
+        return emit.emit(
+            "where", [possible, emit.emit("log", [safe]), emit.number(float("-inf"), dtype)]
+        )
 
     def _density(self) -> Table:
         """The log density of what is observed, summed over the axes of one observation."""

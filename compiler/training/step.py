@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -31,8 +31,8 @@ from ..autodiff import expand_gradients, gradients, to_training
 from ..ir.dims import evaluate
 from ..ir.graph import Graph, Value
 from ..ir.types import DTYPES, TensorType
-from ..ops.base import OpError
 from ..ops.expr import Expr, How, Writer
+from .domains import entered, left
 from .optimisers import OPTIMISERS, Given
 
 TINY = 1e-6
@@ -92,30 +92,16 @@ class Step:
     forward: frozenset[int] = frozenset()
 
 
-PROJECTIONS: dict[str, Callable[[Expr], Expr]] = {
-    "real": lambda w: w,
-    "positive": lambda w: w.maximum(1e-6),
-    "unit": lambda w: w.maximum(0.0).minimum(1.0),
-}
-"""How weights return to their domain after an update."""
-
-
 def group_weights(
     graph: Graph, objectives: Sequence[Objective], decayed: Collection[str]
 ) -> dict[Group, str]:
-    """Groups with their domains: weights that the same objectives move, decayed alike.
-
-    Raises :class:`OpError` E804 for a domain that no update by gradient keeps to.
-    """
+    """Groups with their domains: weights that the same objectives move, decayed alike."""
     members: dict[tuple[Any, ...], list[tuple[str, TensorType]]] = {}
     for _, node in graph.of_op("param"):
         path, domain = str(node.attrs["path"]), str(node.attrs["domain"])
         by = tuple(o.name for o in objectives if path in o.weights)
         if not by:
             continue
-        if domain not in PROJECTIONS:
-            message = f"weight {path} is {domain}, which an update by gradient would leave"
-            raise OpError("E804", message, "`freeze` it, or give its logarithm: `real[...]`")
         decay = "decayed" if path in decayed else "plain"
         members.setdefault((by, decay, domain, node.type.dtype), []).append((path, node.type))
     found = {}
@@ -263,9 +249,10 @@ class _Update:
         w = self._input(group.weights, dtype, (group.size,))
         starts = optimiser.slots(settings)
         slots = {name: self.slot(group, name, start) for name, start in starts.items()}
+        u, slope = entered(group, domain, w, g)
         given = Given(
-            w,
-            g,
+            u,
+            slope,
             slots,
             self.scalar(LR, dtype),
             self.scalar(COUNT, dtype),
@@ -274,7 +261,7 @@ class _Update:
             self.scalar(MOMENTUM, dtype) if self.objective.moves_momentum else None,
         )
         new, kept = optimiser.update(given)
-        new = PROJECTIONS[domain](new)
+        new = left(group, domain, new)
         clip = self.objective.clip
         if clip is not None and clip.name == "weights":
             new = new.maximum(-clip.settings["limit"]).minimum(clip.settings["limit"])
