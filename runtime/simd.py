@@ -85,7 +85,7 @@ def _vector_load(count: int, bits: int) -> Any:
     return load
 
 
-load4, load8, load16 = (_vector_load(count, 32) for count in (4, 8, 16))
+load2, load4, load8, load16 = (_vector_load(count, 32) for count in (2, 4, 8, 16))
 load2d, load4d, load8d, load16d = (_vector_load(count, 64) for count in (2, 4, 8, 16))
 
 
@@ -346,19 +346,35 @@ def vselect(typingctx: Any, x: Any, limit: Any, yes: Any, no: Any) -> Any:
     return x(x, x, x, x), codegen
 
 
+def _integers(x: VectorType) -> Any:
+    return ir.VectorType(ir.IntType(x.bits), x.count)
+
+
+def _all_lanes(kind: Any, number: int) -> Any:
+    return ir.Constant(kind, [number] * kind.count)
+
+
+def _whole_bits(builder: Any, number: Any, x: VectorType) -> Any:
+    """A whole-valued vector as integers of the same width, of which the low bits count.
+
+    Doubles get an addend that moves the units into the last bit: AVX2 has no conversion.
+    """
+    if x.bits == 32:
+        return builder.fptosi(number, _integers(x))
+    moved = builder.fadd(number, ir.Constant(number.type, [1.5 * 2.0**52] * x.count))
+    return builder.bitcast(moved, _integers(x))
+
+
 @intrinsic
 def scale_by_power(typingctx: Any, x: Any, n: Any) -> Any:
     """``x * 2**n`` for whole-valued ``n``, by adding to the exponent bits (no overflow check)."""
     if not isinstance(x, VectorType) or x != n:
         return None
-    mantissa = 23 if x.bits == 32 else 52
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        integers = ir.VectorType(ir.IntType(x.bits), x.count)
-        whole = builder.fptosi(args[1], integers)
-        shift = ir.Constant(integers, [mantissa] * x.count)
-        moved = builder.shl(whole, shift)
-        bits = builder.add(builder.bitcast(args[0], integers), moved)
+        shift = _all_lanes(_integers(x), 23 if x.bits == 32 else 52)
+        moved = builder.shl(_whole_bits(builder, args[1], x), shift)
+        bits = builder.add(builder.bitcast(args[0], _integers(x)), moved)
         return builder.bitcast(bits, args[0].type)
 
     return x(x, n), codegen
@@ -369,16 +385,63 @@ def exponent(typingctx: Any, x: Any) -> Any:
     """The binary exponent of positive ``x`` such that ``x / 2**e`` lies in [1, 2)."""
     if not isinstance(x, VectorType):
         return None
-    mantissa, bias = (23, 127) if x.bits == 32 else (52, 1023)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        integers = ir.VectorType(ir.IntType(x.bits), x.count)
-        bits = builder.bitcast(args[0], integers)
-        raised = builder.lshr(bits, ir.Constant(integers, [mantissa] * x.count))
-        whole = builder.sub(raised, ir.Constant(integers, [bias] * x.count))
-        return builder.sitofp(whole, args[0].type)
+        kind = _integers(x)
+        bits = builder.bitcast(args[0], kind)
+        if x.bits == 32:
+            raised = builder.lshr(bits, _all_lanes(kind, 23))
+            return builder.sitofp(builder.sub(raised, _all_lanes(kind, 127)), args[0].type)
+        # The exponent becomes the last bits of a double of size 2**52.
+        joined = builder.or_(builder.lshr(bits, _all_lanes(kind, 52)), _all_lanes(kind, 0x433 << 52))
+        base = ir.Constant(args[0].type, [2.0**52 + 1023] * x.count)
+        return builder.fsub(builder.bitcast(joined, args[0].type), base)
 
     return x(x), codegen
+
+
+@intrinsic
+def mantissa(typingctx: Any, x: Any) -> Any:
+    """A positive double over its power of two: in [1, 2); 0 becomes 1."""
+    if not isinstance(x, VectorType) or x.bits != 64:
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = _integers(x)
+        bits = builder.and_(builder.bitcast(args[0], kind), _all_lanes(kind, (1 << 52) - 1))
+        return builder.bitcast(builder.or_(bits, _all_lanes(kind, 1023 << 52)), args[0].type)
+
+    return x(x), codegen
+
+
+@intrinsic
+def power_of_two(typingctx: Any, n: Any) -> Any:
+    """Two to the whole-valued double n, -1023 <= n <= 1023; -1023 gives 0."""
+    if not isinstance(n, VectorType) or n.bits != 64:
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = ir.Constant(args[0].type, [1.5 * 2.0**52 + 1023] * n.count)
+        bits = builder.bitcast(builder.fadd(args[0], base), _integers(n))
+        return builder.bitcast(builder.shl(bits, _all_lanes(bits.type, 52)), args[0].type)
+
+    return n(n), codegen
+
+
+@intrinsic
+def store_bytes(typingctx: Any, address: Any, vector: Any) -> Any:
+    """Write whole-valued lanes, 0 to 255, as bytes."""
+    if not isinstance(vector, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        whole = builder.fptosi(args[1], ir.VectorType(ir.IntType(32), vector.count))
+        value = builder.trunc(whole, ir.VectorType(ir.IntType(8), vector.count))
+        pointer = builder.inttoptr(args[0], value.type.as_pointer())
+        builder.store(value, pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, vector), codegen
 
 
 def _reduce(name: str) -> Any:

@@ -414,7 +414,6 @@ WITHOUT_KERNEL = {
     "factor": "inference turns energies into tensor ops first",
     "query": "inference turns questions into tensor ops first",
     "grad": "differentiation turns it into tensor ops first",
-    "chain": "it runs in the reference, in log space",
     "lattice": "it runs in the reference",
     "lattice_filter": "it runs in the reference",
     "gauss_grid_filter": "it runs in the reference",
@@ -429,6 +428,7 @@ WITHOUT_KERNEL = {
 
 def load_rules() -> None:
     """Import the modules that fill the table; they import this one."""
+    from . import cpu_chain as cpu_chain
     from . import cpu_contract as cpu_contract
     from . import cpu_conv as cpu_conv
     from . import cpu_elements as cpu_elements

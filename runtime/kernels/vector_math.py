@@ -168,6 +168,21 @@ def _joined(p, n, last):
     return pick(top, value, value * 2.0)
 
 
+@njit(error_model="numpy")
+def exp_parts(x):
+    """``(m, n)`` with exp(x) = m 2**n of float64 x: m between 0.7 and 1.5, or 0 with n = -inf.
+
+    As wide as a double's whole numbers are: nothing under- or overflows.
+    """
+    n = vround(x * LOG2_E)
+    r = fma(n, splat(x, -0.6931471803691238), x)
+    r = fma(n, splat(x, -1.9082149292705877e-10), r)
+    # Far out, where x has no fraction left, r is as coarse as x itself.
+    r = vmin(vmax(r, splat(x, -0.35)), splat(x, 0.35))
+    m = fma(r * r, polynomial(r, _EXP_DOUBLE), r) + 1.0
+    return pick(x == -math.inf, splat(x, 0.0), m), n
+
+
 def _expm1_single(x):
     bounded = vmin(vmax(x, splat(x, -40.0)), splat(x, 89.0))
     n = vround(bounded * LOG2_E)
