@@ -393,7 +393,9 @@ def exponent(typingctx: Any, x: Any) -> Any:
             raised = builder.lshr(bits, _all_lanes(kind, 23))
             return builder.sitofp(builder.sub(raised, _all_lanes(kind, 127)), args[0].type)
         # The exponent becomes the last bits of a double of size 2**52.
-        joined = builder.or_(builder.lshr(bits, _all_lanes(kind, 52)), _all_lanes(kind, 0x433 << 52))
+        joined = builder.or_(
+            builder.lshr(bits, _all_lanes(kind, 52)), _all_lanes(kind, 0x433 << 52)
+        )
         base = ir.Constant(args[0].type, [2.0**52 + 1023] * x.count)
         return builder.fsub(builder.bitcast(joined, args[0].type), base)
 

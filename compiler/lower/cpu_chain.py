@@ -29,7 +29,7 @@ def lower_chain(state: Lowering, index: int, node: Node) -> None:
     if any(state.type_of(v).dtype != "f64" for v in operands[:3]):
         _in_double(state, index, node)
         return
-    shapes = [state.shape(v)[: -rank] for v, rank in zip(operands, RANKS, strict=False)]
+    shapes = [state.shape(v)[:-rank] for v, rank in zip(operands, RANKS, strict=False)]
     batch = np.broadcast_shapes(*shapes)
     tables = [
         _chains(state, state.view(v), batch, rank) for v, rank in zip(operands, RANKS, strict=False)
@@ -61,9 +61,7 @@ def _in_double(state: Lowering, index: int, node: Node) -> None:
     ))  # fmt: skip
 
 
-def _chains(
-    state: Lowering, view: Flat, batch: tuple[int, ...], rank: int
-) -> tuple[Flat, int]:
+def _chains(state: Lowering, view: Flat, batch: tuple[int, ...], rank: int) -> tuple[Flat, int]:
     """One operand for each chain of the batch, row-major, and bytes from one to the next."""
     own = view.shape[len(view.shape) - rank :]
     lead = view.shape[: len(view.shape) - rank]
