@@ -24,7 +24,7 @@ NEVER = "-1e300"
 """An exponent below all others that can still be subtracted from -inf."""
 
 HEADER = 64
-"""Bytes before the tables of a chain: whether numbers are wide, and the log of the largest entry."""
+"""Bytes before a chain's tables: whether numbers are wide, the log of the largest entry."""
 
 TABLES = 6
 """Linear tables forward and backward (transposed); mantissas and exponents of the same."""
@@ -107,8 +107,8 @@ def imports(shape: Layout, names: Sequence[str] = ()) -> list[str]:
         f"    lanes_below, load_first{n}d as load_first, pick, store_first,",
         ")",
         "from tilth.runtime.simd import (",
-        "    exponent, fma, load_f64, load_i64, mantissa, max_lanes, power_of_two, store, store_f64,",
-        "    sum_lanes, vmax,",
+        "    exponent, fma, load_f64, load_i64, mantissa, max_lanes, power_of_two, store,",
+        "    store_f64, sum_lanes, vmax,",
         f"    load{n}d as load, spread{n}d as spread,",
         ")",
         *names,

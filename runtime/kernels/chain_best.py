@@ -154,8 +154,8 @@ class SampleKernel:
             "    draw_path(marginals + task * steps * states * 8,",
             "              exponents + task * steps * (line // 2), head,",
             "              transition + task * transition_step, varying != 0,",
-            "              uniform + task * steps * 8, path + task * steps * 4, states, line, size,",
-            f"              head + {HEADER}, steps, scratch + slot * scratch_slot)",
+            "              uniform + task * steps * 8, path + task * steps * 4, states, line,",
+            f"              size, head + {HEADER}, steps, scratch + slot * scratch_slot)",
         ]
         return "\n".join(lines) + "\n"
 
