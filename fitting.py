@@ -128,7 +128,7 @@ class _Worker:
             total += float(np.sum(found["loglik"]))
             prior = float(np.sum(found["logprior"]))
             weights = {n: found[f"w{n}"] for n in learner.climbing}
-            weighed.append(Weighed(seen.sizes, seen.missing, seen.arrays, weights))
+            weighed.append(Weighed(seen.sizes, seen.missing, seen.known, seen.arrays, weights))
             for statement in learner.statements:
                 cells = statistics_of(learner, statement, found)
                 if set(learner.cells[statement.node]) & set(statement.domain):
@@ -162,12 +162,13 @@ class _Worker:
         return value
 
     def _learner(self, seen: Observed) -> Learner:
-        key = (tuple(sorted(seen.sizes.items())), seen.missing)
+        key = (tuple(sorted(seen.sizes.items())), seen.missing, seen.known)
         if key not in self._learners:
             graph = self.program.graph.bind(seen.sizes)
             self._learners[key] = prepare(
-                graph, seen.missing, self.shapes, self.held, seen.arrays, self.climbed
-            )
+                graph, seen.missing, self.shapes, self.held, seen.arrays, self.climbed,
+                seen.known,
+            )  # fmt: skip
         return self._learners[key]
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compiler.inference.answers import Answers
+from .compiler.inference.answers import Answers, answers_about
 from .compiler.inference.checks import check_observations, check_parameters
 from .compiler.inference.compare import Side, divergence, outputs_of
-from .compiler.inference.expand import constant_value, expand
+from .compiler.inference.expand import expand
 from .compiler.inference.explain import Check, Derivation, explain
 from .compiler.inference.learning import Finish, statistics
 from .compiler.inference.observed import (
@@ -24,11 +24,12 @@ from .compiler.inference.observed import (
 )
 from .compiler.inference.potentials import MISSING
 from .compiler.inference.statements import Statement, statements_of
+from .compiler.inference.structure import structure_of
 from .compiler.interpret import interpret
 from .compiler.ir.graph import Graph, Value
 from .compiler.ir.types import TensorType
 from .compiler.ops.base import OpError
-from .runtime.inputs import check_input
+from .runtime.inputs import Declared, check_input
 
 if TYPE_CHECKING:
     from .fitting import Fitted
@@ -57,8 +58,9 @@ class Questions:
         Parameters
         ----------
         data
-            Arrays by input name; nan marks observations that are missing. A list of such, one a
-            sequence, gives a list of answers.
+            Arrays by input name; nan marks observations that are missing. Values of latent
+            variables may be given by their names too, nan where they are not known. A list of
+            such dictionaries, one a sequence, gives a list of answers.
         ask
             ``loglik``, ``logprior``, ``entropy`` (nats), ``statistics``; ``marginals``, ``map`` and
             ``sample`` of all latent variables, or of one: ``map(z)``; ``predictive`` and
@@ -159,7 +161,8 @@ class Questions:
         Parameters
         ----------
         data
-            Arrays by input name, nan where missing; or a list of such, one a sequence.
+            Arrays by input name, nan where missing, and of latent variables whose values are
+            known; or a list of such, one a sequence.
         iterations, tol
             Rounds at most, and the least gain of a round in nats.
         floor
@@ -213,11 +216,15 @@ def execute(
 
 @dataclass(frozen=True)
 class Observed:
-    """Inputs as the model takes them, and the names of those that are missing in places."""
+    """Inputs as the model takes them, and the names of those that are missing in places.
+
+    ``known`` are latent variables whose values are among the arrays.
+    """
 
     arrays: Mapping[str, np.ndarray]
     missing: frozenset[str]
     sizes: Mapping[str, int]
+    known: frozenset[str] = frozenset()
 
 
 def observe(program: Program, data: Data, params: Mapping[str, np.ndarray]) -> Observed:
@@ -226,7 +233,10 @@ def observe(program: Program, data: Data, params: Mapping[str, np.ndarray]) -> O
     declared = program.declared()
     arrays: dict[str, np.ndarray] = {}
     missing = set()
+    known = _known(program, {n: a for n, a in data.items() if n not in declared})
     for name, value in data.items():
+        if name in known:
+            continue
         array = np.asarray(value)
         if name in drawn and array.dtype.kind == "f" and np.any(np.isnan(array)):
             missing.add(name)
@@ -239,7 +249,52 @@ def observe(program: Program, data: Data, params: Mapping[str, np.ndarray]) -> O
             missing.add(name)
         arrays[name] = check_input(name, array, declared[name]) if name in declared else array
     sizes = program.sizes_of(arrays, params)
-    return Observed(arrays, frozenset(missing), sizes)
+    for name, array in known.items():
+        row = latent_variables(program, sizes)[name]
+        check_input(name, array, row)
+    return Observed({**arrays, **known}, frozenset(missing), sizes, frozenset(known))
+
+
+def latent_variables(
+    program: Program, sizes: Mapping[str, int] | None = None
+) -> dict[str, Declared]:
+    """What each latent variable is when its values are given."""
+    graph = program.graph.bind(sizes or {})
+    structure = structure_of(statements_of(graph))
+    lead = (structure.sizes[structure.batch],) if structure.batch else ()
+    return {
+        f.name: Declared(
+            np.dtype(np.int32),
+            tuple(d if isinstance(d, int) else str(d) for d in (*lead, *f.extent)),
+        )
+        for f in structure.families
+    }
+
+
+def _known(program: Program, data: Data) -> dict[str, np.ndarray]:
+    """Given values of latent variables; nan is missing. E611 for one that there is not."""
+    if not data or not program.graph.of_op("site"):
+        return {}
+    families = {f.name: f for f in structure_of(statements_of(program.graph)).families}
+    found = {}
+    for name, value in data.items():
+        if name not in families:
+            continue
+        array, size = np.asarray(value), families[name].size
+        if array.dtype.kind == "f":
+            array = np.where(np.isnan(array), MISSING, array)
+            _require_whole(name, array)
+        array = array.astype(np.int32)
+        top = size if isinstance(size, int) else np.inf
+        bad = (array != MISSING) & ((array < 0) | (array >= top))
+        if np.any(bad):
+            spot = tuple(int(k) for k in np.unravel_index(int(np.argmax(bad)), array.shape))
+            at = f"[{', '.join(map(str, spot))}]" if spot else ""
+            raise OpError("E611", f"`{name}` has a value that it cannot take", None,
+                          families[name].span, f"{name}{at} is {array[spot]}; it takes 0 to"
+                          f" {size - 1}")  # fmt: skip
+        found[name] = array
+    return found
 
 
 def _require_whole(name: str, array: np.ndarray) -> None:
@@ -260,7 +315,7 @@ class _Asker:
 
     def answer(self, seen: Observed, number: int) -> dict[str, np.ndarray]:
         """Answers about one sequence, in the order of the questions."""
-        key = (tuple(sorted(seen.sizes.items())), seen.missing)
+        key = (tuple(sorted(seen.sizes.items())), seen.missing, seen.known)
         if key not in self._graphs:
             self._graphs[key] = asked_graph(self.program, seen, self.ask)
         graph, rows = self._graphs[key]
@@ -283,7 +338,7 @@ def _side(program: Program, data: Data | None, params: Mapping[str, np.ndarray],
     unseen = data is None
     seen = _nothing(program, {}, sizes, params) if unseen else observe(program, data, params)
     graph = program.graph.bind(seen.sizes)
-    answers = Answers(graph, lambda value: constant_value(graph, value), seen.missing)
+    answers = answers_about(graph, seen.missing, seen.known)
     if unseen:
         require_apart(answers, observed_names(answers))
     else:
@@ -324,7 +379,7 @@ def asked_graph(
 ) -> tuple[Graph, list[tuple[str, Finish]]]:
     """The graph that answers the given questions and no others, and what makes answers of it."""
     graph = program.graph.bind(seen.sizes)
-    answers = Answers(graph, lambda value: constant_value(graph, value), seen.missing)
+    answers = answers_about(graph, seen.missing, seen.known)
     latent = [f.name for f in answers.structure.families]
     outputs: list[tuple[str, Value]] = []
     rows = []

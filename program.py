@@ -22,7 +22,7 @@ from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
 from .compiler.ops.base import OpError
 from .compiler.options import Options
 from .compiler.why import why
-from .inference import Questions
+from .inference import Questions, latent_variables
 from .proof import Proof, Report, prove, sizes_at
 from .runtime import disk_cache, machine
 from .runtime import weights as files
@@ -318,6 +318,8 @@ class Program(Questions):
         with located_faults(self.sources):
             how = preprocess or Preprocess()
             declared, nominal = self.declared(), self.nominal_sizes()
+            if self.graph.of_op("site") and any(t.partition("=")[0] not in declared for t in texts):
+                declared = {**latent_variables(self), **declared}
             fitted = self.declared(nominal) if how.fit != "keep" else declared
             values = parse_assignments(texts, declared)
             found = {
@@ -327,7 +329,8 @@ class Program(Questions):
                 for name, value in values.items()
                 if not is_generated(value)
             }
-            sizes = sizes_at(self.graph, {name: array.shape for name, array in found.items()})
+            shapes = {name: a.shape for name, a in found.items() if name in self.inputs}
+            sizes = sizes_at(self.graph, shapes)
             full = self.declared({BATCH: 1, **nominal, **sizes})
             machine.require_memory(generated_bytes(values, full), "generating the inputs")
             found |= {

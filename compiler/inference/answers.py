@@ -8,11 +8,15 @@ from functools import cached_property
 
 import numpy as np
 
+from ..interpret import interpret
 from ..ir.graph import Graph, Value
+from ..ir.types import TensorType
+from ..ops.base import OpError
 from .decode import Decoder
 from .eliminate import Elimination, Eliminator, Variable
 from .ground import ground
-from .lift import Lifted, lift
+from .lift import NODE, Factor, Lifted, lift
+from .potentials import MISSING, Potentials
 from .statements import Statement, statements_of
 from .structure import Component, Family, Structure, structure_of
 from .tables import Emitter, Table
@@ -39,6 +43,38 @@ class Part:
             if not row.clamps:
                 found.setdefault(row.statement, []).append(row)
         return found
+
+
+def constant_value(graph: Graph, value: Value) -> np.ndarray | None:
+    """The array behind a value that depends on no input and no weight."""
+    twin = graph.copy()
+    twin.outputs = [("it", value)]
+    twin.inputs = []
+    twin.prune()
+    if twin.of_op("input", "param") or twin.symbols:
+        return None
+    try:
+        return interpret(twin, {}, {})["it"]
+    except OpError:
+        return None
+
+
+def answers_about(
+    graph: Graph, missing: Collection[str] = (), known: Collection[str] = ()
+) -> Answers:
+    """Answers when some latent variables are given, as inputs of their names that are added.
+
+    Elements of theirs that are ``MISSING`` are as if they were not given.
+    """
+    clamped = {}
+    if known:
+        structure = structure_of(statements_of(graph))
+        lead = (structure.sizes[structure.batch],) if structure.batch else ()
+        for family in structure.families:
+            if family.name in known:
+                kind = TensorType("i32", (*lead, *family.extent))
+                clamped[family.name] = graph.add_input(family.name, kind)
+    return Answers(graph, lambda value: constant_value(graph, value), missing, clamped)
 
 
 class Answers:
@@ -99,8 +135,6 @@ class Answers:
 
     def density(self, statement: Statement) -> Table:
         """The log density of a statement without latent variables, summed."""
-        from .potentials import Potentials
-
         native = Potentials(self.emitter, statement, self.missing).table()
         assert native is not None
         names = tuple(self.structure.axis_of[statement.node, a] for a in native.axes)
@@ -171,17 +205,21 @@ class Answers:
 
         return Part(component, variables, tuple(lifted), component.chain, self._over_axes, back)
 
-    def _clamp(self, family: Family) -> Lifted:
-        """A factor that is 0 at given values and -inf elsewhere."""
-        from .lift import NODE, Factor
-
+    def held(self, family: Family, axes: tuple[str, ...]) -> Table:
+        """A table over ``axes`` and values: 0 at given values, -inf elsewhere; 0 where none is."""
         emit = self.emitter
+        given = emit.reshape(self.clamped[family.name], emit.shape(axes))
+        values = emit.emit("iota", [], size=family.size, dtype=emit.type_of(given).dtype)
+        table = emit.combine("eq", [Table(given, axes), Table(values, (family.name,))])
+        none = emit.emit("eq", [given, emit.number(MISSING, emit.type_of(given).dtype)])
+        table = emit.combine("or", [table, Table(none, axes)])
+        zero, never = emit.number(0.0), emit.number(float("-inf"))
+        return Table(emit.emit("where", [table.value, zero, never]), table.axes)
+
+    def _clamp(self, family: Family) -> Lifted:
+        """A factor that holds a variable at given values."""
         axes = (*sorted(self.outer), *family.axes)
-        given = Table(emit.reshape(self.clamped[family.name], emit.shape(axes)), axes)
-        values = emit.emit("iota", [], size=family.size, dtype="i32")
-        table = emit.combine("eq", [given, Table(values, (family.name,))])
-        number = Table(emit.emit("cast", [table.value], dtype="f64"), table.axes)
-        made = emit.map("log", number)
+        made = self.held(family, axes)
         made = Table(made.value, made.axes, frozenset(axes))
         names = {axis: axis for axis in made.axes}
         factor = Factor(made, NODE, f"{family.name} = given")

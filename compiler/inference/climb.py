@@ -16,9 +16,8 @@ import numpy as np
 from ..autodiff import differentiate, gradient_name
 from ..interpret import Interpreter
 from ..ir.graph import Graph, Value
-from .answers import Answers
+from .answers import Answers, answers_about
 from .domains import Coordinates
-from .expand import constant_value
 from .potentials import Potentials
 from .statements import ModelFault, Statement
 
@@ -32,12 +31,14 @@ MEMORY = 8
 """Pairs of steps and changes of the gradient that L-BFGS remembers."""
 
 
-def expected_density(graph: Graph, missing: Collection[str], paths: Sequence[str]) -> Graph:
+def expected_density(
+    graph: Graph, missing: Collection[str], known: Collection[str], paths: Sequence[str]
+) -> Graph:
     """The expected log density of the statements that depend on ``paths``, with its derivatives.
 
     Inputs ``weight:N`` are the posterior weights of statement N, kept as they are.
     """
-    answers = Answers(graph, lambda value: constant_value(graph, value), missing)
+    answers = answers_about(graph, missing, known)
     emit = answers.emitter
     total = emit.number(0.0)
     for statement in answers.statements:
@@ -78,7 +79,7 @@ def _sum(answers: Answers, value: Value) -> Value:
 
 def prior_density(graph: Graph, paths: Sequence[str]) -> Graph:
     """The log prior with its derivatives."""
-    answers = Answers(graph, lambda value: constant_value(graph, value))
+    answers = answers_about(graph)
     return _with_slopes(graph, _sum(answers, answers.log_prior.value), paths)
 
 
@@ -104,6 +105,7 @@ class Weighed:
 
     sizes: Mapping[str, int]
     missing: frozenset[str]
+    known: frozenset[str]
     arrays: Mapping[str, np.ndarray]
     weights: Mapping[int, np.ndarray]
 
@@ -151,9 +153,10 @@ class Climber:
 
     def _graphs(self, row: Weighed) -> tuple[Interpreter, Interpreter]:
         """The expected log density, and the log prior."""
-        key = (tuple(sorted(row.sizes.items())), row.missing)
+        key = (tuple(sorted(row.sizes.items())), row.missing, row.known)
         if key not in self._made:
-            expected = expected_density(self.graph.bind(row.sizes), row.missing, self.paths)
+            bound = self.graph.bind(row.sizes)
+            expected = expected_density(bound, row.missing, row.known, self.paths)
             prior = prior_density(self.graph.bind(row.sizes), self.paths)
             self._made[key] = Interpreter(expected), Interpreter(prior)
         return self._made[key]

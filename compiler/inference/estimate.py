@@ -17,11 +17,15 @@ from .sources import Source
 from .statements import ModelFault, Statement
 from .statistics import Cells
 
-CLOSED = ("categorical", "bernoulli", "normal", "mvnormal", "poisson", "exponential", "geometric")
+CLOSED = (
+    *("categorical", "multinomial", "bernoulli", "normal", "mvnormal", "poisson", "exponential"),
+    "geometric",
+)
 """Distributions whose parameters have a closed form."""
 
 PRIORS = {
-    ("categorical", "p"): "dirichlet", ("bernoulli", "p"): "beta", ("geometric", "p"): "beta",
+    ("categorical", "p"): "dirichlet", ("multinomial", "p"): "dirichlet",
+    ("bernoulli", "p"): "beta", ("geometric", "p"): "beta",
     ("poisson", "rate"): "gamma", ("exponential", "rate"): "gamma", ("normal", "mu"): "normal",
 }  # fmt: skip
 """The conjugate prior of a parameter."""
@@ -68,7 +72,7 @@ class Step:
             role, place = users[0]
             kind = role.statement.dist, role.names[place]
             new = _UPDATES[kind](self, path, users)
-            self._keep_fixed(path, new, simplex=kind == ("categorical", "p"))
+            self._keep_fixed(path, new, simplex=_UPDATES[kind] is _shares)
         return {**self.params, **self.done}
 
     def _paths(self, roles: Sequence[Role]) -> list[str]:
@@ -123,11 +127,13 @@ def _index(role: Role, place: int) -> np.ndarray:
 # ---------------------------------------------------------------- counts
 
 
-def _categorical(step: Step, path: str, users: Sequence[tuple[Role, int]]) -> np.ndarray:
+def _shares(step: Step, path: str, users: Sequence[tuple[Role, int]]) -> np.ndarray:
     """Rows of expected counts, scaled to 1; a row that never occurs stays as it is."""
     counts = np.zeros(step.params[path].shape)
     for role, place in users:
-        counts += step.pooled(path, _index(role, place), role.cells.count)
+        # A vector of counts is a sum of values, a single outcome a count of its own.
+        own = role.cells.count if role.cells.first is None else role.cells.first
+        counts += step.pooled(path, _index(role, place), own)
     for prior in step.priors.get(path, ()):
         extra = np.zeros(counts.size)
         np.add.at(extra, prior.index.ravel(), (prior.params[0] - 1).ravel())
@@ -298,7 +304,8 @@ def _collapsed(path: str, values: np.ndarray, statement: Statement) -> None:
 
 
 _UPDATES = {
-    ("categorical", "p"): _categorical,
+    ("categorical", "p"): _shares,
+    ("multinomial", "p"): _shares,
     ("bernoulli", "p"): _bernoulli,
     ("geometric", "p"): _geometric,
     ("poisson", "rate"): _poisson,

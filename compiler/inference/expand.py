@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..interpret import interpret
 from ..ir.graph import Graph, Value
-from ..ops.base import OpError
-from .answers import Answers
+from .answers import Answers, constant_value
 from .filters import EXACT_POINTS, Filters, expand_sums
 from .meanfield import FiltersFor, meanfield
 from .statements import ModelFault
@@ -95,17 +93,3 @@ def _filters(
         return made[batch, engine]
 
     return filters_for
-
-
-def constant_value(graph: Graph, value: Value) -> np.ndarray | None:
-    """The array behind a value that depends on no input and no weight."""
-    twin = graph.copy()
-    twin.outputs = [("it", value)]
-    twin.inputs = []
-    twin.prune()
-    if twin.of_op("input", "param") or twin.symbols:
-        return None
-    try:
-        return interpret(twin, {}, {})["it"]
-    except OpError:
-        return None

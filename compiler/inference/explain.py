@@ -13,10 +13,9 @@ from ..interpret import interpret
 from ..ir.dims import DimLike, evaluate, symbols_of
 from ..ir.graph import Graph
 from ..ops.base import OpError
-from .answers import Answers, Part
+from .answers import Part, answers_about
 from .eliminate import Step
 from .enumeration import MOST, assignments, enumerate_model
-from .expand import constant_value
 from .statements import BATCH, Statement, statements_of
 from .structure import structure_of, support_name
 
@@ -57,7 +56,7 @@ class Check:
 def derivation(graph: Graph) -> Derivation:
     """The plan of a model, whose sizes may be open; raises ``ModelFault``."""
     twin = graph.copy()
-    answers = Answers(twin, lambda value: constant_value(twin, value))
+    answers = answers_about(twin)
     variables, steps = [], []
     cost: DimLike = 0
     elements: list[DimLike] = []
@@ -131,7 +130,7 @@ def self_check(graph: Graph, weights: Any, seed: int = 0) -> Check:
         return Check(shown, count, None, f"more than {MOST:,} assignments to try")
     params = weights(sizes)
     inputs = random_data(bound, seed)
-    answers = Answers(bound, lambda value: constant_value(bound, value))
+    answers = answers_about(bound)
     outputs = [("loglik", answers.loglik.value), ("entropy", answers.entropy.value)]
     for family in answers.structure.families:
         outputs.append((f"marginals {family.name}", answers.marginals(family.name).value))
@@ -171,6 +170,8 @@ def _values(
     takes = support_name(statement.dist)
     if statement.dist == "dirichlet":
         return rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+    if statement.dist == "multinomial":
+        return rng.integers(0, 3, shape)
     if statement.dist == "categorical":
         top: Mapping[str, Any] | Any = statement.support
         return rng.integers(0, top if isinstance(top, int) else 2, shape)

@@ -35,6 +35,9 @@ def ground(answers: Answers, component: Component) -> Part:
     rows = [worker.pieces(statement) for statement in component.statements]
     lifted = tuple(row for found in rows for row in found)
     worker.require_small(lifted)
+    lifted += tuple(
+        row for f in component.families if f.name in answers.clamped for row in worker.clamps(f)
+    )
     variables = tuple(
         Variable(worker.name(f, k), answers.outer, f.span)
         for f in component.families for k in range(worker.count(f))
@@ -86,6 +89,23 @@ class _Ground:
             point = dict(zip(indices, spot, strict=True))
             if counts is None or counts(point):
                 found.append(self._piece(statement, native, point, tables))
+        return found
+
+    def clamps(self, family: Family) -> list[Lifted]:
+        """A factor for each element that holds it at its given value."""
+        emit, outer = self.emit, tuple(sorted(self.answers.outer))
+        own = tuple(f"{family.name}.{k}" for k in range(len(family.axes)))
+        emit.sizes.update(zip(own, family.extent, strict=True))
+        whole = self.answers.held(family, (*outer, *own))
+        flat = emit.reshape(whole.value, (*emit.shape(outer), self.count(family), family.size))
+        found = []
+        for k in range(self.count(family)):
+            name = self.name(family, k)
+            value = emit.cut(flat, len(outer), k, 1)
+            value = emit.reshape(value, (*emit.shape(outer), family.size))
+            table = Table(value, (*outer, name), self.answers.outer)
+            factor = Factor(table, NODE, f"{name} = given")
+            found.append(Lifted(family.sites[0], factor, table, {}, {}, clamps=True))
         return found
 
     def _batch(self, statement: Statement) -> set[str]:

@@ -14,9 +14,8 @@ import numpy as np
 
 from ..ir.graph import Graph, Value
 from ..ops.distributions import DISTRIBUTIONS
-from .answers import Answers
+from .answers import Answers, answers_about
 from .estimate import CLOSED, PRIORS, Prior, Role
-from .expand import constant_value
 from .potentials import MISSING
 from .sources import Source, source_of
 from .statements import ModelFault, Statement, statements_of
@@ -50,6 +49,7 @@ class Learner:
 def prepare(
     graph: Graph, missing: Collection[str], shapes: Mapping[str, tuple[int, ...]],
     held: Collection[str], data: Mapping[str, np.ndarray], climbed: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> Learner:  # fmt: skip
     """The E-step of a graph with known sizes.
 
@@ -59,9 +59,11 @@ def prepare(
         Paths that are not learnt, and those that are learnt by gradient.
     data
         Inputs that may choose parameters; what they choose is in the sources of these data alone.
+    known
+        Latent variables that are given.
     """
     source = graph.copy()
-    answers = Answers(graph, lambda value: constant_value(graph, value), missing)
+    answers = answers_about(graph, missing, known)
     outputs = [("loglik", answers.loglik.value), ("logprior", answers.log_prior.value)]
     weights = answers.weights()
     sources, cells, chosen, climbing = {}, {}, [], []
@@ -133,7 +135,7 @@ def by_gradient(
                 if not closed and (statement.dist, row.name) != ("mvnormal", "cov"):
                     climbed[source.path] = None
     for path, kinds in used.items():
-        if len(kinds) > 1 and {dist for dist, _ in kinds} != {"categorical"}:
+        if len(kinds) > 1 and {dist for dist, _ in kinds} - {"categorical", "multinomial"}:
             climbed[path] = None
     for path in _priors_not_conjugate(graph, statements, shapes, used):
         climbed |= {path: None} if path not in held else {}

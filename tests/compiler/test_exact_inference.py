@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from tilth.compiler.inference.answers import Answers
+from tilth.compiler.inference.answers import answers_about
 from tilth.compiler.inference.enumeration import enumerate_model
-from tilth.compiler.inference.expand import constant_value
 from tilth.compiler.interpret import bind_sizes, interpret
 from tilth.compiler.ir.verify import verify
 from tilth.program import load
@@ -197,7 +196,7 @@ def answers_of(program, inputs, params, missing=()):
     shapes = {name: np.shape(a) for name, a in inputs.items()}
     weights = {path: np.shape(a) for path, a in params.items()}
     graph = program.graph.bind(bind_sizes(program.graph, shapes, weights))
-    answers = Answers(graph, lambda value: constant_value(graph, value), missing)
+    answers = answers_about(graph, missing)
     graph.outputs = [("loglik", answers.loglik.value), ("entropy", answers.entropy.value)]
     for family in answers.structure.families:
         graph.outputs.append((f"marginals {family.name}", answers.marginals(family.name).value))

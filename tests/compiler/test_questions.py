@@ -269,3 +269,59 @@ def test_what_cannot_be_drawn_at_once(model):  # noqa: F811
     with pytest.raises(tilth.SpecError) as caught:
         program.simulate({"T": 4}, given={"y": np.zeros(4)})
     assert "error[E802]: `y` is no input that is given" in str(caught.value)
+
+
+# ---------------------------------------------------------------- given values
+
+
+@pytest.mark.parametrize("name", ["hmm", "tree", "all_pairs", "mixture_emissions", "nested_plates"])
+def test_latent_variables_may_be_given(model, name):  # noqa: F811
+    text, sizes = MODELS[name]
+    program = model(text)
+    inputs, params = data_for(program, sizes)
+    truth = enumerate_model(program.graph, inputs, params)
+    drawn = program.query(inputs, ["sample"], params, seed=4)
+    given = {key[len("sample(") : -1]: array for key, array in drawn.items()}
+    # All of them: the joint density, which is a term of the sum.
+    joint = program.query({**inputs, **given}, ["loglik"], params)["loglik"]
+    joined = [given[f].ravel() for f in truth.marginals]
+    place = np.all(np.concatenate(joined) == truth.assignments.T, axis=1)
+    posterior = truth.posterior[0]
+    assert joint == pytest.approx(truth.loglik + np.log(posterior[place][0]), abs=1e-9)
+    # One element: the share of the assignments that have it.
+    key = next(iter(truth.marginals))
+    some = np.full(given[key].shape, np.nan)
+    spot = (0,) * some.ndim
+    some[spot] = given[key][spot]
+    held = posterior[truth.assignments[0] == given[key][spot]].sum()
+    found = program.query({**inputs, key: some}, ["loglik", f"marginals({key})"], params)
+    assert found["loglik"] == pytest.approx(truth.loglik + np.log(held), abs=1e-9)
+    assert found[f"marginals({key})"][spot][given[key][spot]] == pytest.approx(1)
+
+
+def test_the_log_probability_of_a_labelling_of_a_tree(model):  # noqa: F811
+    text, sizes = MODELS["tree"]
+    program = model(text + "\n  input label : i32[6]\n  output nll = -logp(x = label)")
+    inputs, params = data_for(program, sizes)
+    label = np.array([0, 2, 1, 1, 0, 2], np.int32)
+    found = program.run({**inputs, "label": label}, params)["nll"]
+    truth = enumerate_model(program.graph, {**inputs, "label": label}, params)
+    place = np.all(label == truth.assignments.T, axis=1)
+    assert found == pytest.approx(-np.log(truth.posterior[0][place][0]), abs=1e-9)
+
+
+def test_given_classes_are_learnt_from():
+    program = load("naive_bayes", set={"C": 2, "D": 2})
+    c = RNG.integers(0, 2, 30)
+    x = RNG.normal(size=(30, 2)) + 3 * c[:, None]
+    found = program.fit({"x": x, "c": c}, iterations=3)
+    for k in range(2):
+        np.testing.assert_allclose(found.params["mu"][k], x[c == k].mean(0), atol=1e-12)
+        np.testing.assert_allclose(found.params["sigma"][k], x[c == k].std(0), atol=1e-12)
+    np.testing.assert_allclose(found.params["prior"][1], c.mean())
+    assert found.converged and len(found.history) == 3
+    with pytest.raises(tilth.SpecError) as caught:
+        program.query({"x": x, "c": c + 1}, ["loglik"])
+    text, spot = str(caught.value), int(np.argmax(c == 1))
+    assert "naive_bayes.yaml:15:3: error[E611]: `c` has a value that it cannot take" in text
+    assert f"c[{spot}] is 2; it takes 0 to 1" in text
