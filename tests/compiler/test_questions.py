@@ -154,9 +154,7 @@ def test_divergence_of_two_specs(model, tmp_path):  # noqa: F811
     y, w = RNG.normal(size=(T, D)), hmm_weights(0)
     heavy = (tmp_path / "heavy.yaml").resolve()
     source = program.sources[next(iter(program.sources))]
-    heavy.write_text(
-        source.replace("normal(mu[z[t]], sigma[z[t]])", "student_t(4, mu[z[t]], sigma[z[t]])")
-    )
+    heavy.write_text(source.replace("normal(mu[k], sigma[k])", "student_t(4, mu[k], sigma[k])"))
     other = load(heavy)
     p, q = (enumerate_model(m.graph, {"y": y}, w).posterior for m in (program, other))
     found = program.kl(w, w, {"y": y}, other=other)
