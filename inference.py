@@ -62,7 +62,8 @@ class Questions:
             variables may be given by their names too, nan where they are not known. A list of
             such dictionaries, one a sequence, gives a list of answers.
         ask
-            ``loglik``, ``logprior``, ``entropy`` (nats), ``statistics``; ``marginals``, ``map`` and
+            ``loglik``, ``logprior``, ``entropy`` (nats), ``statistics``; ``loglik(n)``, by the
+            index of a plate that the whole model has; ``marginals``, ``map`` and
             ``sample`` of all latent variables, or of one: ``map(z)``; ``predictive`` and
             ``replicate`` of all observed ones, or of one: ``predictive(y)``.
         weights
@@ -410,7 +411,9 @@ def _asked(
         if name in seen.missing:
             require_apart(answers, [name])
         return replicate(answers, name, seen.arrays, _key(graph), SAMPLE)
-    if kind in OF_MODEL:
+    if kind == "loglik" and name:
+        table = answers.loglik_along(name)
+    elif kind in OF_MODEL:
         table = {"loglik": lambda: answers.loglik, "logprior": lambda: answers.log_prior,
                  "entropy": lambda: answers.entropy}[kind]()  # fmt: skip
     elif kind == "marginals":
@@ -419,7 +422,7 @@ def _asked(
         table = answers.best(name)
     else:
         table = answers.sample(name, _key(graph), SAMPLE)
-    return [(name, table.value)], None
+    return [("it", table.value)], None
 
 
 def _key(graph: Graph) -> Value:
@@ -439,9 +442,11 @@ def _questions(
         if match is None or match[1] not in ASKS:
             raise OpError("E401", f"a model cannot be asked `{text}`", f"one of {', '.join(ASKS)}")
         kind, name = match[1], match[2]
-        if kind in OF_MODEL:
-            found.append((kind, kind, ""))
+        if kind in OF_MODEL and (name is None or kind == "loglik"):
+            found.append((text.strip(), kind, name or ""))
             continue
+        if kind in OF_MODEL:
+            raise OpError("E401", f"`{kind}` is about the whole model", f"ask `{kind}`")
         variables, what = (latent, "a latent") if kind in OF_LATENT else (seen, "an observed")
         if name is not None and name not in variables:
             known = ", ".join(variables) or "none"

@@ -117,6 +117,25 @@ class Answers:
         rows = [s for s in self.structure.apart if s.role == "param"]
         return self._sum([self.density(statement) for statement in rows])
 
+    def loglik_along(self, index: str) -> Table:
+        """The log-likelihood of each element of a plate: every variable and statement has it.
+
+        Raises ``OpError`` E604 for an index that is no such plate.
+        """
+        plates = [
+            axis for axis in self.structure.sizes
+            if all(axis in f.axes and axis != c.chain and not c.irregular
+                   for c in self.structure.components for f in c.families)
+            and all(axis in {self.structure.axis_of[s.node, i] for i in s.domain}
+                    for s in self.structure.apart if s.role != "param")
+        ]  # fmt: skip
+        if index not in plates:
+            known = ", ".join(plates) or "none"
+            raise OpError("E604", f"`{index}` is no plate of the whole model", f"there is {known}")
+        twin = Answers(self.graph, self.constant, self.missing, self.clamped)
+        twin.outer = self.outer | {index}
+        return twin.loglik
+
     def marginals(self, name: str) -> Table:
         """The posterior of a variable: its axes, then its values."""
         part, place = self._part_of(name)
@@ -218,7 +237,7 @@ class Answers:
 
     def _clamp(self, family: Family) -> Lifted:
         """A factor that holds a variable at given values."""
-        axes = (*sorted(self.outer), *family.axes)
+        axes = (*sorted(self.outer - set(family.axes)), *family.axes)
         made = self.held(family, axes)
         made = Table(made.value, made.axes, frozenset(axes))
         names = {axis: axis for axis in made.axes}

@@ -185,9 +185,10 @@ def binomial(x: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def multinomial(x: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Counts of each outcome in n trials."""
-    counted, y = _counted(x)
-    inside = np.all(counted, axis=-1) & (np.sum(y, axis=-1) == n)
+    """Counts of each outcome in n trials; parts of a whole are expected counts (cross-entropy)."""
+    y = np.where(x >= 0, x, 0.0)
+    # A sum of parts misses n by rounding.
+    inside = np.all(x >= 0, axis=-1) & (np.abs(np.sum(y, axis=-1) - n) <= 1e-6 * (1 + n))
     body = np.sum(xlogy(y, p) - lgamma(y + 1), axis=-1)
     return np.where(inside, lgamma(n + 1) + body, -np.inf)
 

@@ -178,6 +178,20 @@ def test_several_sequences_are_asked_at_once(hmm):
         np.testing.assert_array_equal(answers["map(z)"], alone["map(z)"])
 
 
+def test_the_likelihood_of_each_element_of_a_plate():
+    program, x = load("gmm"), RNG.normal(size=(6, 2))
+    w = program.initial_weights(0)
+    found = program.query({"x": x}, ["loglik", "loglik(n)"], w)
+    assert found["loglik(n)"].sum() == pytest.approx(found["loglik"])
+    for row, log in zip(x, found["loglik(n)"], strict=True):
+        assert program.query({"x": row[None]}, ["loglik"], w)["loglik"] == pytest.approx(log)
+    for asked, said in (("loglik(t)", "`t` is no plate of the whole model"),
+                        ("entropy(z)", "`entropy` is about the whole model")):  # fmt: skip
+        with pytest.raises(tilth.SpecError) as caught:
+            load("hmm").query({"y": x}, [asked])
+        assert said in str(caught.value)
+
+
 # ---------------------------------------------------------------- draws
 
 BATCHED = """

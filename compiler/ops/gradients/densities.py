@@ -189,8 +189,9 @@ def _binomial(x: Expr, n: Expr, p: Expr) -> Expr:
 
 
 def _multinomial(x: Expr, n: Expr, p: Expr) -> Expr:
-    counted, y = _counted(x)
-    inside = counted.reduce("all", [x.rank - 1]) & last(y).same(n)
+    counted = x >= 0
+    y = counted.where(x, 0)
+    inside = counted.reduce("all", [x.rank - 1]) & ((last(y) - n).abs() <= 1e-6 * (n + 1.0))
     return inside.where(lgamma(n + 1.0) + last(xlogy(y, p) - lgamma(y + 1.0)), _OUTSIDE)
 
 
