@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .compiler import pipeline
+from .compiler.inference.expand import expand
 from .compiler.ir.graph import Graph
 from .compiler.options import Options
 from .program import Program, load, located_faults
@@ -104,9 +105,10 @@ def plan_kernels(
 
 
 def bound_graph(program: Program, sizes: Mapping[str, int]) -> Graph:
-    """The program's graph with every size a number."""
+    """The program's graph with every size a number, and questions to its model answered."""
     program.require_sizes(sizes)
-    return program.graph.bind(sizes)
+    graph = program.graph.bind(sizes)
+    return expand(graph) if graph.of_op("site", "factor") else graph
 
 
 @dataclass

@@ -200,6 +200,14 @@ class Questions:
         """The outputs of a model whose questions stand in its spec."""
         bound = self.graph.bind(sizes)
         check_parameters(bound, params)
+        if engine == "cpu":
+            from .compiled import CompiledProgram
+
+            _check_values(bound, arrays, params, ())
+            module = CompiledProgram(self, params).module(sizes)
+            if any(port.name == "key" for port in module.plan.inputs):
+                arrays = {"key": np.array([seed, 0], np.uint64), **arrays}
+            return module.run(arrays)
         graph = expand(bound)
         self.require_memory(graph, {}, precision)
         _check_values(bound, arrays, params, ())

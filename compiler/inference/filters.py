@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..ir.graph import Graph, Value
+from ..ir.types import DTYPES
+from ..ops.fields import lattice_gain
 from .pairwise import Bell, Leaf, Reader, Term, same
 from .statements import BATCH
 from .tables import Emitter, Table
@@ -31,6 +33,7 @@ class Filters:
     batch: tuple[Any, ...] = ()
     _features: list[tuple[tuple[Bell, ...], Value]] = field(default_factory=list)
     _lattices: dict[Value, tuple[Value, ...]] = field(default_factory=dict)
+    _own: dict[Value, Value] = field(default_factory=dict)
     _grids: dict[Value, tuple[tuple[int, ...], tuple[float, ...]] | None] = field(
         default_factory=dict
     )
@@ -50,6 +53,33 @@ class Filters:
         if features not in self._lattices:
             self._lattices[features] = self._built(self._batched(features))
         return self.emit.emit("lattice_filter", [values, *self._lattices[features]], reverse=False)
+
+    def own(self, bells: Sequence[Bell]) -> Value | None:
+        """The weight ``[batch.., points, 1]`` with which a point counts itself; None where 1.
+
+        On a lattice ``gain * w^T B w`` with B what the blur carries between corners of a simplex:
+        m steps one way or d + 1 - m the other, each by a half. Corners that are not there would
+        lessen it.
+        """
+        features = self._joined(tuple(bells))
+        if features not in self._lattices:
+            return None
+        if features not in self._own:
+            self._own[features] = self._weight_of_itself(self._lattices[features][1])
+        return self._own[features]
+
+    def _weight_of_itself(self, weight: Value) -> Value:
+        emit, shape = self.emit, self.emit.type_of(weight).shape
+        corners: Any = shape[-1]
+        apart = np.abs(np.subtract.outer(np.arange(corners), np.arange(corners)))
+        steps = 0.5**apart + np.where(apart, 0.5 ** (corners - apart), 2 * 0.5**corners)
+        carried = steps * lattice_gain(corners - 1)
+        square = emit.graph.add_constant(carried.astype(DTYPES[self.dtype]), self.dtype)
+        rows = "np"[3 - len(shape) :]
+        moved = emit.emit("contract", [weight, square], semiring="sum_product",
+                          spec=f"{rows}k,kl->{rows}l")  # fmt: skip
+        product = emit.emit("mul", [moved, weight])
+        return emit.emit("reduce", [product], kind="sum", axes=(len(shape) - 1,), keepdims=True)
 
     def spread(self, table: Table, axis: str) -> Value:
         """A tensor over one pixel index as ``[batch.., points, 1]``."""
@@ -154,7 +184,6 @@ def expand_sums(graph: Graph, filters_for: Callable[[tuple[Any, ...], Any], Filt
             if graph.type_of(kept).dtype != node.type.dtype:
                 kept = filters.emit.emit("cast", [kept], dtype=node.type.dtype)
             graph.replace_uses(Value(index), kept)
-    graph.prune([index for index, _ in graph.of_op("param")])
 
 
 Named = tuple[Value, tuple[str, ...]]
@@ -222,7 +251,9 @@ def weighted(
         values = emit.emit("mul", [values, factor])
     made = filters.apply(term.bells, values)
     if others:
-        made = emit.emit("sub", [made, values])
+        weight = filters.own(term.bells)
+        itself = values if weight is None else emit.emit("mul", [values, weight])
+        made = emit.emit("sub", [made, itself])
     for factor in left:
         made = emit.emit("mul", [made, factor])
     for factor in single:

@@ -414,9 +414,6 @@ WITHOUT_KERNEL = {
     "factor": "inference turns energies into tensor ops first",
     "query": "inference turns questions into tensor ops first",
     "grad": "differentiation turns it into tensor ops first",
-    "lattice": "it runs in the reference",
-    "lattice_filter": "it runs in the reference",
-    "gauss_grid_filter": "it runs in the reference",
     "sample": "it draws by rejection for some distributions, which the reference does",
     "svd": "decompositions run in the reference, by LAPACK",
     "eigh": "decompositions run in the reference, by LAPACK",
@@ -432,6 +429,7 @@ def load_rules() -> None:
     from . import cpu_contract as cpu_contract
     from . import cpu_conv as cpu_conv
     from . import cpu_elements as cpu_elements
+    from . import cpu_fields as cpu_fields
     from . import cpu_layout as cpu_layout
     from . import cpu_linear as cpu_linear
     from . import cpu_loops as cpu_loops

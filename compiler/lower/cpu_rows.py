@@ -23,7 +23,9 @@ def lower_softmax(state: Lowering, index: int, node: Node) -> None:
         return
     axis = attrs["axis"] % len(x.shape)
     last = prod(x.shape[axis + 1 :]) == 1
-    kernel = softmax.SoftmaxKernel(node.op, x.dtype, last, state.target.lanes)
+    lanes = state.target.lanes
+    short = softmax.short(x.shape, axis, x.dtype, lanes)
+    kernel = softmax.SoftmaxKernel(node.op, x.dtype, last, lanes, short)
     shape = x.shape[: axis + 1] if last else x.shape
     row = softmax.words(shape, axis, x.place, out.place)
     values: dict[str, Any] = dict(zip(softmax.WORDS, row, strict=True))

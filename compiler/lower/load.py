@@ -172,7 +172,7 @@ TEXT: dict[str, Callable[..., str]] = {
     "reciprocal": lambda o, node, v, g: f"1 / {o[0]}",
     "maximum": _function("maximum"),
     "minimum": _function("minimum"),
-    "reshape": lambda o, node, v, g: f"{o[0]}.reshape{_shape(node.attrs['shape'])}",
+    "reshape": lambda o, node, v, g: f"{o[0]}.reshape({_shape(node.attrs['shape'])})",
     "broadcast": lambda o, node, v, g: f"np.broadcast_to({o[0]}, {_shape(node.attrs['shape'])})",
     "transpose": lambda o, node, v, g: f"{o[0]}.transpose{node.attrs['perm']}",
     "slice": lambda o, node, v, g: f"{o[0]}[{_slices(node)}]",

@@ -17,6 +17,7 @@ WORDS = ("pieces", "per_task", "x", "y", "size", "inner", "chunks", "beta")
 along the last axis (``inner`` 1), else chunks of 64 neighbours; ``beta`` is float64."""
 
 LANES = 64
+MOST_VECTORS = 4
 LOWEST = 'float("-inf")'
 SIZES = {"f32": 4, "f64": 8}
 
@@ -43,19 +44,31 @@ def tasks(shape: Sequence[int], axis: int) -> int:
     return -(-pieces // per_task)
 
 
+def short(shape: Sequence[int], axis: int, dtype: str, width: int) -> int:
+    """Vectors of a row along the last axis that fits in registers; 0 for one that does not."""
+    lanes = width if dtype == "f32" else width // 2
+    count = -(-shape[axis] // lanes)
+    return count if prod(shape[axis + 1 :]) == 1 and count <= MOST_VECTORS else 0
+
+
 @dataclass(frozen=True)
 class SoftmaxKernel:
-    """``kind`` is ``softmax`` or ``log_softmax``; ``last`` tells the last axis from the others."""
+    """``kind`` is ``softmax`` or ``log_softmax``; ``last`` tells the last axis from the others.
+
+    Rows of a few ``vectors`` stay in registers from the first load to the last store.
+    """
 
     kind: str
     dtype: str
     last: bool
     width: int
+    vectors: int = 0
 
     @property
     def name(self) -> str:
         """A readable file name."""
-        return f"{self.kind}_{self.dtype}_{'last' if self.last else 'axis'}_w{self.width}"
+        short = f"_v{self.vectors}" if self.vectors else ""
+        return f"{self.kind}_{self.dtype}_{'last' if self.last else 'axis'}_w{self.width}{short}"
 
     def source(self) -> str:
         """The kernel's Python source."""
@@ -72,7 +85,7 @@ class SoftmaxKernel:
             f"    zero = {self._spread('0.0')}",
             "    first = task * per_task",
             "    for piece in range(first, min(first + per_task, pieces)):",
-            *(self._row() if self.last else self._columns()),
+            *(self._short_row() if self.vectors else self._row() if self.last else self._columns()),
         ]
         return "\n".join(lines) + "\n"
 
@@ -90,7 +103,7 @@ class SoftmaxKernel:
             ")",
             "from tilth.runtime.simd import (",
             f"    load_f64, load_i64, narrow, widen, spread{n}{mark} as spread,",
-            f"    spread{n}d as spread_wide,",
+            f"    load{n}{mark} as load_vector, spread{n}d as spread_wide, store,",
             ")",
         ]
 
@@ -138,6 +151,47 @@ class SoftmaxKernel:
                 f"store_first(at, {applied}, left)",
             ]),
         ]  # fmt: skip
+
+    def _short_row(self) -> list[str]:
+        n, size, count = self._lanes, SIZES[self.dtype], self.vectors
+        rest, applied = self._rest()
+        edge, full = count - 1, range(count - 1)
+        moved = [f"m{v} = x{v} - top" for v in range(count)]
+        return [
+            f"        start = x + piece * size * {size}",
+            f"        to = y + piece * size * {size}",
+            f"        left = size - {edge * n}",
+            "        few = lanes_below(none, left)",
+            *(f"        x{v} = load_vector(start + {v * n * size}) * beta" for v in full),
+            f"        x{edge} = load_first(start + {edge * n * size}, left) * beta",
+            f"        x{edge} = pick(few, x{edge}, none)",
+            f"        top = {self._folded('folds.maximum')}",
+            "        top = folds.maximum_across(top)",
+            *(f"        {line}" for line in moved),
+            *(f"        p{v} = e.exp(m{v})" for v in range(count)),
+            f"        total = {'widen(p0)' if self.dtype == 'f32' else 'p0'}",
+            *(
+                f"        total = {self._total(f'p{v}')}"
+                for v in range(1, count)
+            ),
+            "        total = folds.sum_across(total)",
+            f"        rest = {rest}",
+            *(
+                f"        store(to + {v * n * size}, {self._done(v, applied)})"
+                for v in full
+            ),
+            f"        store_first(to + {edge * n * size}, {self._done(edge, applied)}, left)",
+        ]  # fmt: skip
+
+    def _folded(self, function: str) -> str:
+        """All of a short row's vectors folded into one."""
+        made = "x0"
+        for v in range(1, self.vectors):
+            made = f"{function}(x{v}, {made})"
+        return made
+
+    def _done(self, v: int, applied: str) -> str:
+        return applied.replace("value", f"{'p' if self.kind == 'softmax' else 'm'}{v}")
 
     def _along(self, begin: str, body: list[str]) -> list[str]:
         n, size = self._lanes, SIZES[self.dtype]

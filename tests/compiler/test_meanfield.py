@@ -206,3 +206,12 @@ def test_lattice_is_near_the_exact_filter_and_shares_its_lattice(model):
     graph = expand(program.graph.bind({"H": 12, "W": 16}))
     counts = {op: len(graph.of_op(op)) for op in ("lattice", "lattice_filter", "gauss_grid_filter")}
     assert counts == {"lattice": 1, "lattice_filter": 4, "gauss_grid_filter": 3}
+
+
+@pytest.mark.parametrize("filter", ["exact", "lattice"])
+def test_compiled_mean_field(model, filter):
+    inputs, _ = picture(6, (9, 11))
+    program = dense(model, settings=f", filter={filter}")
+    want = program.run(inputs, {"w": W})["q"]
+    found = program.run(inputs, {"w": W}, engine="cpu")["q"]
+    np.testing.assert_allclose(found, want, atol=1e-10)

@@ -20,11 +20,13 @@ CASES = [
 ]
 
 
-def _run(drive, x, kind, axis, width, beta):
+def _run(drive, x, kind, axis, width, beta, short=False):
     found = np.zeros_like(x)
     dtype = "f32" if x.dtype == np.float32 else "f64"
     last = int(np.prod(x.shape[axis + 1 :])) == 1
-    kernel = softmax.SoftmaxKernel(kind, dtype, last, width)
+    count = softmax.short(x.shape, axis, dtype, width) if short else 0
+    assert bool(count) == short
+    kernel = softmax.SoftmaxKernel(kind, dtype, last, width, count)
     row = softmax.words(x.shape, axis, x, found, beta)
     assert len(row) == len(softmax.WORDS)
     drive(kernel, softmax.tasks(x.shape, axis), row)
@@ -60,3 +62,16 @@ def test_minus_infinity(drive, agree, width, kind, axis):
     with np.errstate(all="ignore"):
         reference = OPS[kind].reference(x, **attrs)
     agree(_run(drive, x, kind, axis, width, 1.0), reference, 5e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("size", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_rows_that_stay_in_registers(drive, agree, width, kind, size, dtype):
+    x = (np.random.default_rng(2).standard_normal((9, size)) * 20).astype(dtype)
+    x[2, 0], x[4], x[5, -1] = -np.inf, -np.inf, np.nan
+    attrs = {"axis": 1, "beta": 1.0} if kind == "softmax" else {"axis": 1}
+    with np.errstate(all="ignore"):
+        reference = OPS[kind].reference(x.astype(np.float64), **attrs)
+    ours = _run(drive, x, kind, 1, width, 1.0, short=True)
+    agree(ours, reference, 5e-7 if dtype == np.float32 else 2e-15)
