@@ -166,9 +166,21 @@ class Subset:
 
 
 def strata(dataset: Dataset) -> np.ndarray:
-    """The class of every example where one field has classes, else one class for all."""
-    named = [name for name, field in dataset.fields.items() if field.classes and not field.shape]
-    return dataset.column(named[0]) if len(named) == 1 else np.zeros(len(dataset), np.int64)
+    """The class of every example where one field has classes, else one class for all.
+
+    Where no field's classes are named, whole numbers are classes if there is one such field and
+    its numbers occur twice on average at least.
+    """
+    single = {name: field for name, field in dataset.fields.items() if not field.shape}
+    named = [name for name, field in single.items() if field.classes]
+    whole = [name for name, field in single.items() if field.dtype.kind in "iu"]
+    if len(named) == 1:
+        return dataset.column(named[0])
+    if not named and len(whole) == 1:
+        column = dataset.column(whole[0])
+        if column.min() >= 0 and 2 * len(np.unique(column)) <= len(column):
+            return column
+    return np.zeros(len(dataset), np.int64)
 
 
 def require_labels(dataset: Dataset, field: str, classes: int) -> None:

@@ -150,6 +150,9 @@ def _weights(dataset: Dataset, want: Declared) -> tuple[np.ndarray, np.ndarray]:
     if size is None or want.dtype.kind != "f":
         message = f"input `{CLASS_WEIGHT}` is {want}, and weights of classes are f32[classes] "
         raise RuntimeFault("E802", message + "or f32[N]")
+    if not labels.any():
+        message = f"the data tells no classes that `{CLASS_WEIGHT}` could weigh"
+        raise RuntimeFault("E807", message, "give it one field of class numbers, from 0 on")
     count = size if isinstance(size, int) else int(labels.max()) + 1
     return class_weights(labels, count).astype(want.dtype), labels
 

@@ -85,6 +85,17 @@ def test_weights_of_classes(dataset, fault_of):
     assert fault_of(lambda: feed(dataset, wrong)).code == "E802"
 
 
+def test_class_numbers_without_names_are_weighed_too(fault_of):
+    declared = {"x": Declared(F32, ("N", 2)), "y": LABEL, "class_weight": Declared(F32, (2,))}
+    x = np.zeros((6, 2), np.float32)
+    plain = ArrayDataset({"x": x, "y": np.array([0, 0, 0, 0, 1, 1], np.int32)})
+    batch = feed(plain, declared).take(np.arange(6))
+    np.testing.assert_allclose(batch["class_weight"], [6 / 8, 6 / 4])
+    numbers = ArrayDataset({"x": x, "y": np.arange(6, dtype=np.int32)})
+    fault = fault_of(lambda: feed(numbers, declared))
+    assert fault.code == "E807" and "no classes that `class_weight` could weigh" in fault.message
+
+
 def test_batches_of_an_iterable_are_checked(fault_of):
     declared = {"x": Declared(F32, ("N", 2)), "y": LABEL}
 
