@@ -82,7 +82,7 @@ def demo() -> int:
     return 0
 
 
-EPOCHS = 12
+EPOCHS = 10
 SCHEDULE = f"one_cycle({EPOCHS}, max=0.2, momentum=[0.85, 0.95])"
 BROKEN = Path(__file__).with_name("broken.yaml")
 
