@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser, Namespace
 
 from ..program import located_faults, save_outputs, save_weights
@@ -40,8 +41,7 @@ def run(args: Namespace) -> int:
         raise Failure(f"`{args.out}` is no kind of file for weights", ".safetensors or .npz", True)
     data = [program.read_inputs(row, args.seed) for row in sequences(args.data)]
 
-    def progress(number: int, objective: float) -> None:
-        note(f"round {number}: {objective:.6f} nats")
+    progress = _Progress()
 
     found = program.fit(
         data, args.weights, args.seed, iterations=args.iterations, tol=args.tol, floor=args.floor,
@@ -60,3 +60,16 @@ def run(args: Namespace) -> int:
     say(f"{program.name}: {found.history[0]:.6f} to {found.history[-1]:.6f} nats in"
         f" {len(found.history) - 1} rounds; {rest}")  # fmt: skip
     return 0
+
+
+class _Progress:
+    """Lines about rounds: the first ones, then one a second."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def __call__(self, number: int, objective: float) -> None:
+        now = time.monotonic()
+        if number < 3 or now - self.last >= 1:
+            note(f"round {number}: {objective:.6f} nats")
+            self.last = now

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import vowels
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from tilth.cli.main import main
@@ -78,12 +79,31 @@ def demo() -> int:
     print(
         f"LeNet's accuracy on {found.counts.sum()} digits that it never saw: {found.accuracy:.2%}"
     )
+    heading("7. Vowels and consonants: a hidden Markov model reads the licence of Python")
+    if code := read_letters():
+        return code
+
     print("\nWritten: " + ", ".join(str(path) for path in sorted(OUT.iterdir())))
     return 0
 
 
 EPOCHS = 10
 SCHEDULE = f"one_cycle({EPOCHS}, max=0.2, momentum=[0.85, 0.95])"
+
+
+def read_letters() -> int:
+    """Learn two states from English text and show which letters each emits."""
+    data, begin, fitted = (str(OUT / name) for name in ("letter.npy", "start.npz", "fitted.npz"))
+    np.save(data, vowels.letters())
+    np.savez(begin, **vowels.start())
+    words = ("fit", "letters", "--data", f"letter={data}", "--weights", begin, "--tol", "0.1")
+    if code := tilth(*words, "--out", fitted):
+        return code
+    for place, letters in enumerate(vowels.groups(np.load(fitted)["B"])):
+        print(f"state {place}: {' '.join(letters.replace(' ', '_'))}")
+    return 0
+
+
 BROKEN = Path(__file__).with_name("broken.yaml")
 
 
