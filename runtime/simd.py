@@ -313,7 +313,10 @@ narrow = _convert(64, 32, "fptrunc")
 
 
 def _select(compare: str) -> Any:
-    """Larger or smaller of two, lane by lane; a NaN in the first operand is kept."""
+    """Larger or smaller of two, lane by lane; a NaN in the first operand is kept.
+
+    Of equal operands the first is taken, as x86's own instructions do, so that it is one of them.
+    """
 
     @intrinsic
     def run(typingctx: Any, a: Any, b: Any) -> Any:
@@ -321,8 +324,8 @@ def _select(compare: str) -> Any:
             return None
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            first = builder.fcmp_unordered(compare, args[0], args[1])
-            return builder.select(first, args[0], args[1])
+            second = builder.fcmp_ordered(compare, args[1], args[0])
+            return builder.select(second, args[1], args[0])
 
         return a(a, b), codegen
 
@@ -561,6 +564,21 @@ def load_acquire(typingctx: Any, address: Any) -> Any:
         return builder.load_atomic(pointer, "acquire", 8)
 
     return types.int64(types.int64), codegen
+
+
+YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
+
+
+@intrinsic
+def yield_processor(typingctx: Any) -> Any:
+    """Let a thread run that waits for this thread's processor, if there is one."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, YIELD), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic

@@ -239,7 +239,9 @@ def choose_winograd(shape: ConvShape, target: Target) -> WinogradChoice | None:
 
 def _winograd_options(shape: ConvShape, target: Target) -> list[WinogradChoice]:
     tiles = shape.images * -(-shape.rows // 4) * -(-shape.columns // 4)
-    blocks = min(2, shape.blocks_out)
+    # Weights and inputs come from the second-level cache: a panel as wide as leaves room in the
+    # registers for enough tiles to use each of them several times.
+    blocks = 2 if shape.blocks_out > 1 and most_pixels(2, target) >= 4 else 1
     panels = -(-shape.blocks_out // blocks)
     most = min(most_pixels(blocks, target), tiles)
     options = []

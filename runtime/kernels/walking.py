@@ -8,7 +8,21 @@ from __future__ import annotations
 from numba import int64, njit
 
 from ..abi import LOOP_END
-from ..simd import call_kernel, fetch_add, load_acquire, load_i64, store_i64
+from ..simd import call_kernel, fetch_add, load_acquire, load_i64, store_i64, yield_processor
+
+PATIENCE = 2000
+"""Looks at a counter before a waiting thread gives up its processor (some microseconds). On a busy
+machine the one that it waits for may want to run there; on a quiet one nothing else does."""
+
+
+@njit(error_model="numpy", inline="always")
+def wait_until(counter, least):
+    """Wait until a counter, which other threads add to, has come to ``least``."""
+    looks = int64(0)
+    while load_acquire(counter) < least:
+        looks += 1
+        if looks > PATIENCE:
+            yield_processor()
 
 
 @njit(error_model="numpy", inline="always")
@@ -51,8 +65,7 @@ def run_step(row, tasks, passed, shared, lanes, slot, threads):
                 ticket = fetch_add(drawn, 1)
                 continue
             if not may_run:
-                while load_acquire(shared) < passed:
-                    pass
+                wait_until(shared, passed)
                 may_run = True
             call_kernel(function, row + 16, first + ticket - before, slot)
             fetch_add(shared, 1)
@@ -72,8 +85,7 @@ def run_steps(rows, starts, steps, counters, own_size, loops, slot, threads):
         tasks = load_i64(row + 8)
         if tasks == LOOP_END:
             if load_i64(row + 40) != 0:
-                while load_acquire(counters) < passed:
-                    pass
+                wait_until(counters, passed)
             step = load_i64(row + 16) if goes_on(row, own) else step + 1
             continue
         run_step(row, tasks, passed, counters, own + loops * 16, slot, threads)

@@ -55,6 +55,38 @@ def test_every_task_of_a_step_sees_all_of_the_step_before(threads, width):
     assert np.array_equal(cells, expected(steps, width))
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_wait_long_for_a_late_one_still_see_its_result(threads):
+    """A task of milliseconds: the others look often enough to yield their processors meanwhile."""
+    late = kernel_cache.kernel("late", LATE)
+    steps = 4
+    cells = np.zeros((steps, 3), np.int64)
+    rows = [[late.address, 3, cells.ctypes.data, step] for step in range(steps)]
+    starts = np.arange(steps, dtype=np.int64) * 4
+    counters = np.zeros(counter_words(threads, 0), np.int64)
+    walk(np.array(rows, np.int64).reshape(-1), starts, counters, threads)
+    assert cells.tolist() == [[1 + step] * 3 for step in range(steps)]
+
+
+LATE = """
+from numba import int64
+from tilth.runtime.simd import fetch_add, load_acquire, load_i64
+
+
+def kernel(row, task, slot):
+    cells = load_i64(row)
+    step = load_i64(row + 8)
+    before = int64(0)
+    if step > 0:
+        before = load_acquire(cells + (step * 3 - 3 + (task + 1) % 3) * 8)
+    turns = 0
+    if task == step % 3:
+        while turns < 300000:
+            turns += load_acquire(row + 8) - step + 1
+    fetch_add(cells + (step * 3 + task) * 8, before + turns // 300000 + (turns == 0))
+"""
+
+
 def test_walks_in_several_python_threads_do_not_disturb_each_other():
     results = {}
 
