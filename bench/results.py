@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,6 +15,9 @@ from typing import Any
 from ..runtime import machine
 
 PACKAGES = ("tilth", "numba", "llvmlite", "numpy", "onnx", "onnxruntime", "openvino", "torch")
+
+VECTORS = {"avx512": "avx512f", "avx2": "avx2", "avx": "avx", "sse4": "sse4_2", "neon": "asimd"}
+"""Names of vector extensions by what processors call them, the widest first."""
 
 
 def describe_machine() -> dict[str, Any]:
@@ -28,13 +32,22 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def machine_folder(facts: dict[str, Any]) -> str:
+    """The name of a machine's folder: its processor, its widest vectors, its cores."""
+    cpu = re.sub(r"\((r|tm|c)\)", "", facts["cpu"].lower())
+    vectors = [name for name in VECTORS if VECTORS[name] in facts["features"]][:1]
+    words = [*re.findall("[a-z0-9]+", cpu), *vectors, str(facts["cores"]), "cores"]
+    return "-".join(words)
+
+
 def save_results(folder: Path, model: str, rows: Sequence[dict[str, Any]]) -> Path:
     """Replace a model's rows of the same batch, threads and engine; keep its others.
 
-    Rows of another machine go: a file tells of one machine only.
+    The file lies in the machine's own folder. Rows of other versions there go: a file tells of one
+    state of one machine.
     """
-    path = folder / f"{model}.json"
     here = describe_machine()
+    path = folder / machine_folder(here) / f"{model}.json"
     kept: list[dict[str, Any]] = []
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +57,7 @@ def save_results(folder: Path, model: str, rows: Sequence[dict[str, Any]]) -> Pa
     ordered = sorted([*kept, *rows], key=lambda row: (row["batch"], row["threads"]))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"model": model, "measured": now, "machine": here, "rows": ordered}, indent=1)
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)

@@ -21,7 +21,7 @@ def write_table(folder: Path) -> Path:
 
 
 def markdown(folder: Path) -> str:
-    """The table of all results in a folder, a part for each machine that they came from."""
+    """The table of a machine's results, a part for each state that they were measured in."""
     machines: dict[str, list[list[str]]] = {}
     for file in sorted(folder.glob("*.json")):
         data = json.loads(file.read_text(encoding="utf-8"))

@@ -46,7 +46,8 @@ def configure(parser: ArgumentParser) -> None:
         help="show where the time goes, op by op, against what the machine can do",
     )
     parser.add_argument(
-        "--save", metavar="FOLDER", help="keep the rows there, a file a model, and a table of all"
+        "--save", metavar="FOLDER",
+        help="keep the rows there, in this machine's folder: a file a model, and a table of all",
     )
     parser.add_argument("--json", action="store_true", help="print a list of rows")
     add_model_options(parser)
@@ -125,7 +126,7 @@ def _bench(
 def _save(folder: Path, rows: list[Row]) -> None:
     try:
         path = save_results(folder, rows[0].model, [row.as_record() for row in rows])
-        write_table(folder)
+        write_table(path.parent)
     except OSError as error:
         raise Failure(f"cannot write into `{folder}`: {reason(error)}") from error
     note(f"wrote {path}")
