@@ -22,6 +22,7 @@ from .convolution import (
     divide,
     flat_work,
     line_bytes,
+    reshaped,
     row_work,
 )
 from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
@@ -267,6 +268,7 @@ def _from_blocks(
     """By runs of pixels (``flat``), or by rows, staged where taps or a prologue ask for it."""
     x = state.blocked(state.graph.operands(index)[0])
     pixels = shape.images * shape.height * shape.width
+    shape = shape if flat else reshaped(shape, state.target)
     across = pixels if flat else shape.columns
     tile = choose_tile(across, shape.blocks_out, state.target, shape.groups)
     words, _ = _common(state, index, parts, BLOCK * tile.blocks)
@@ -352,7 +354,9 @@ def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: st
         "full_chunks": shape.channels, "panels": panels, "blocks_out": shape.blocks_out,
         "panel_bytes": panel, "group_panels": panels, "pixels": pixels,
     }  # fmt: skip
-    kernel = direct.ConvKernel(tile.pixels, tile.blocks, LINE, "none", True, state.target.lanes)
+    kernel = direct.ConvKernel(
+        tile.pixels, tile.blocks, LINE, "none", True, state.target.lanes, mapped=True
+    )
     tasks = words["bands"] * words["panel_groups"]
     state.emit(kernel, tasks, direct.WORDS, words, parts.path)
 
@@ -390,6 +394,7 @@ def _row_tasks(
     reach = (shape.kernel[0] - 1) * shape.dilation[0] + 1
     stage_rows = (plan.band_rows - 1) * shape.stride[0] + reach if staged else 0
     return {
+        "rows": shape.rows, "columns": shape.columns,
         "bands": plan.bands, "band_rows": plan.band_rows, "panel_groups": plan.groups,
         "panels_per_task": -(-work.panels // plan.groups), "stage_rows": stage_rows,
     }  # fmt: skip

@@ -31,6 +31,10 @@ WORDS = [
 deep kernel takes ``part_chunks`` at a time and keeps sums at ``sums_at`` of its scratch."""
 
 
+AHEAD = ["prefetch_l2(following)", "following += stride"]
+"""With each channel a piece of the next panel's weights is fetched."""
+
+
 @dataclass(frozen=True)
 class ConvKernel:
     """What a convolution kernel is compiled for.
@@ -41,6 +45,7 @@ class ConvKernel:
     (pointwise, stride 1) sees all pixels of all images as rows of ``columns``; the last row
     overlaps the one before it where they do not divide. A ``deep`` kernel takes the weights of a
     panel in parts, each for all pixels of the task before the next, so that a part stays in cache.
+    A ``mapped`` kernel's chunks are single channels, that lie anywhere.
     """
 
     pixels: int
@@ -50,12 +55,13 @@ class ConvKernel:
     flat: bool
     width: int
     deep: bool = False
+    mapped: bool = False
 
     @property
     def name(self) -> str:
         """A readable file name."""
         shape = f"{self.pixels}x{self.blocks}_s{self.step}"
-        kind = "_flat" * self.flat + "_deep" * self.deep
+        kind = "_flat" * self.flat + "_deep" * self.deep + "_mapped" * self.mapped
         return f"conv_{shape}_{self.stage}{kind}_w{self.width}"
 
     def source(self) -> str:
@@ -190,30 +196,46 @@ class ConvKernel:
             f"columns - {self.pixels}) * {self.step}",
             "                    wp = weights",
             *self._start(sums),
-            "                    for t in range(begin, end):",
-            "                        xp = xb + load_i64(table + 8 * t)",
-            "                        if length > 1:",
-            "                            at = xb",
-            "                            ahead = t + 2",
-            "                            if ahead >= end:",
-            "                                at = xn",
-            "                                ahead = min(ahead - end + begin, t)",
-            "                            at += load_i64(table + 8 * ahead)",
-            *[
-                f"                            prefetch_l1(at + {p * self.step})"
-                for p in range(self.pixels)
-            ],
-            "                        count = length if t < full_chunks else tail",
-            *tile.multiply(
-                *tile_args,
-                str(self.step),
-                24,
-                "count",
-                ["prefetch_l2(following)", "following += stride"],
-            ),
+            *(self._channels() if self.mapped else self._chunks()),
             *self._finish(sums),
             f"            weights += depth * {self.blocks * 64}",
         ]
+
+    def _chunks(self) -> list[str]:
+        """The products of a tile, by chunks of neighbouring channels."""
+        tile_args = (self.pixels, self.blocks, self.width)
+        return [
+            "                    for t in range(begin, end):",
+            "                        xp = xb + load_i64(table + 8 * t)",
+            "                        at = xb",
+            "                        ahead = t + 2",
+            "                        if ahead >= end:",
+            "                            at = xn",
+            "                            ahead = min(ahead - end + begin, t)",
+            "                        at += load_i64(table + 8 * ahead)",
+            *[
+                f"                        prefetch_l1(at + {p * self.step})"
+                for p in range(self.pixels)
+            ],
+            "                        count = length if t < full_chunks else tail",
+            *tile.multiply(*tile_args, str(self.step), 24, "count", AHEAD),
+        ]
+
+    def _channels(self) -> list[str]:
+        """The products of a tile, by channels that lie anywhere."""
+        once = [
+            *tile.channel(self.pixels, self.blocks, self.width, str(self.step)),
+            *AHEAD,
+        ]
+        rows = ["                    at = table"]
+        for turns in (f"chunks // {tile.UNROLL}", f"chunks % {tile.UNROLL}"):
+            count = tile.UNROLL if "//" in turns else 1
+            rows.append(f"                    for _ in range({turns}):")
+            for n in range(count):
+                rows.append(f"                        xp = xb + load_i64(at + {8 * n})")
+                rows += ["                        " + code for code in once]
+            rows.append(f"                        at += {8 * count}")
+        return rows
 
     def _start(self, sums: str) -> list[str]:
         """Sums begin with the bias, or where the part before left them."""

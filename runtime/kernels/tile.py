@@ -49,7 +49,7 @@ def multiply(
     ``ahead`` are statements that prefetch, run once a channel.
     """
     pad = " " * indent
-    once = [pad + "    " + code for code in [*_channel(pixels, blocks, width, step), *ahead]]
+    once = [pad + "    " + code for code in [*channel(pixels, blocks, width, step), *ahead]]
     return [
         f"{pad}for _ in range({count} // {UNROLL}):",
         *(once * UNROLL),
@@ -58,7 +58,8 @@ def multiply(
     ]
 
 
-def _channel(pixels: int, blocks: int, width: int, step: str) -> list[str]:
+def channel(pixels: int, blocks: int, width: int, step: str) -> list[str]:
+    """The products of one channel at ``xp`` by ``wp``, which go on to the next."""
     regs = blocks * vectors(width)
     rows = [f"w{v} = load(wp + {v * width * 4})" for v in range(regs)]
     for p in range(pixels):
