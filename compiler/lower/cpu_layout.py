@@ -49,12 +49,14 @@ def gather_lanes(state: Lowering, source: Mapped) -> Blocked:
     shape = (source.images, source.channels, source.height, source.width)
     made = state.loose_blocked(shape)
     table, base = state.lane_table(source.lanes, "gather")
+    pixels = source.images * source.height * source.width
+    tasks, groups = channel_map.tasks(source.channels, pixels)
     words = {
-        "x": base, "y": made.place, "y_block": made.block, "table": table,
-        "pixels": source.images * source.height * source.width,
+        "x": base, "y": made.place, "y_block": made.block, "table": table, "pixels": pixels,
+        "channels": source.channels, "groups": groups,
     }  # fmt: skip
     kernel = channel_map.ChannelGatherKernel(state.target.lanes)
-    state.emit(kernel, source.channels, channel_map.WORDS, words, "gather")
+    state.emit(kernel, tasks, channel_map.WORDS, words, "gather")
     return made
 
 
