@@ -46,7 +46,8 @@ def configure(parser: ArgumentParser) -> None:
         help="show where the time goes, op by op, against what the machine can do",
     )
     parser.add_argument(
-        "--save", metavar="FOLDER",
+        "--save",
+        metavar="FOLDER",
         help="keep the rows there, in this machine's folder: a file a model, and a table of all",
     )
     parser.add_argument("--json", action="store_true", help="print a list of rows")
