@@ -172,7 +172,6 @@ class ConvKernel:
     # ------------------------------------------------------------ computing
 
     def _loops(self) -> list[str]:
-        tile_args = (self.pixels, self.blocks, self.width)
         regs = self.blocks * tile.vectors(self.width)
         wide = self.width * 4
         bias = [f"            i{v} = load(bias + panel * {self.blocks * 64} + {v * wide})"
