@@ -113,7 +113,8 @@ def _opened(program: Program, what: Any) -> Data:
     try:
         return open_dataset(what)
     except RuntimeFault as fault:
-        if fault.code == "E803" and isinstance(what, str) and os.sep not in what:
+        name = isinstance(what, str) and os.sep not in what and not Path(what).suffix
+        if fault.code == "E803" and name:
             hint = suggestion(what, [*entries, "digits"])
             raise RuntimeFault("E807", f"there is no data `{what}`", hint) from fault
         raise

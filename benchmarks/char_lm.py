@@ -1,6 +1,6 @@
 """A character model of Python's own help texts: validation loss in nats a character, and a sample.
 
-    python benchmarks/char_lm.py [--out runs/char_lm]
+    python benchmarks/char_lm.py [--out runs/char_lm] [--resume]
 
 The text is ``pydoc_data.topics`` of the standard library; the last tenth is validated on and never
 trained on. The run is that of the zoo's ``char_lm``. Results go to ``training/char_lm.json``.
@@ -36,6 +36,8 @@ def main() -> None:
     start = time.perf_counter()
     run = program.train(out=args.out, resume=args.resume, engine=args.engine)
     seconds = time.perf_counter() - start
+    if run.reason == "interrupted":
+        raise SystemExit("interrupted; `--resume` goes on")
     alphabet = data.train.fields["text"].classes
     assert alphabet is not None
     text = write_text(
