@@ -190,8 +190,16 @@ class Questions:
         def weights(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
             return self.initial_weights(seed, sizes)
 
+        def smaller() -> tuple[Graph, Any, str]:
+            other = self.with_small_options()
+            at = ", ".join(
+                f"{name}={value}" for name, value in other.model.options.items()
+                if value != self.model.options[name]
+            )  # fmt: skip
+            return other.graph, lambda sizes: other.initial_weights(seed, sizes), at
+
         with located_faults(self.sources):
-            return explain(self.graph, weights, seed)
+            return explain(self.graph, weights, seed, smaller)
 
     def _answers(
         self: Any, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],

@@ -205,6 +205,19 @@ class Program(Questions):
             return {}
         return {name: size for name, size in sizes.items() if name != BATCH}
 
+    def with_small_options(self, most: int = 3) -> Program:
+        """The same model with whole-number options of at most ``most``."""
+        reporter = Reporter()
+        overrides = [
+            f"{name}={min(value, most)}"
+            for name, value in self.model.options.items()
+            if isinstance(value, int) and not isinstance(value, bool)
+        ]
+        model = elaborate(
+            self.model.envelope, reporter, self.variant, overrides, None, resolver(reporter)
+        )
+        return Program(model, model.graph, self.sources, True)
+
     def cost(self, sizes: Mapping[str, DimLike] | None = None) -> Cost:
         """Parameters, multiply-accumulates and bytes; the batch ``N`` is 1 unless it is given."""
         return cost(self.graph, sizes)

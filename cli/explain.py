@@ -27,12 +27,13 @@ def run(args: Namespace) -> int:
     if args.json:
         say_json({
             "name": program.name, "variables": list(plan.variables), "steps": list(plan.steps),
-            "result": plan.result, "cost": str(plan.cost), "bytes": str(plan.memory),
+            "at": plan.instance, "result": plan.result, "cost": str(plan.cost),
+            "bytes": str(plan.memory),
             "check": {"instance": check.instance, "assignments": check.assignments,
                       "worst": check.worst, "reason": check.reason},
         })  # fmt: skip
         return 0 if agrees else 1
-    say(program.name)
+    say(program.name + (f", at {plan.instance}" if plan.instance else ""))
     for line in plan.variables:
         say(f"  {line}")
     for line in plan.steps[: SHOWN if len(plan.steps) > SHOWN + 1 else None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from .enumeration import MOST, assignments, enumerate_model
 from .statements import BATCH, Statement, statements_of
 from .structure import structure_of, support_name
 
+Smaller = tuple[Graph, Any, str]
+"""A model with small options: its graph, its weights by sizes, and what the options are."""
+
 SMALL = {BATCH: 2}
 """Sizes of the instance that is checked; every other open size is 3."""
 
@@ -28,7 +31,8 @@ class Derivation:
     """How a model's latent variables are summed out.
 
     ``variables`` say what each is, ``steps`` are sentences with formulas, ``cost`` counts
-    operations of one log-likelihood and ``memory`` bytes of its largest table.
+    operations of one log-likelihood and ``memory`` bytes of its largest table. ``instance`` are the
+    sizes it was made at, where those of the model itself are too large or open.
     """
 
     variables: tuple[str, ...]
@@ -36,6 +40,7 @@ class Derivation:
     result: str
     cost: DimLike
     memory: DimLike
+    instance: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,14 @@ def _sentence(step: Step, part: Part) -> str:
 # ---------------------------------------------------------------- the check
 
 
-def self_check(graph: Graph, weights: Any, seed: int = 0) -> Check:
+def self_check(graph: Graph, weights: Any, seed: int = 0, size: int = 3, at: str = "") -> Check:
     """Compare with enumeration on a small instance with random data.
 
-    ``weights(sizes)`` gives weights by path for known sizes.
+    ``weights(sizes)`` gives weights by path for known sizes; ``at`` says how the model was made
+    smaller.
     """
-    sizes = {name: SMALL.get(name, 3) for name in sorted(graph.symbols)}
-    shown = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "as it stands"
+    sizes = _small(graph, size)
+    shown = _said(sizes, at) or "as it stands"
     bound = graph.bind(sizes)
     count = assignments(structure_of(statements_of(bound)))
     if count > MOST:
@@ -143,6 +149,14 @@ def self_check(graph: Graph, weights: Any, seed: int = 0) -> Check:
     for name, marginals in truth.marginals.items():
         gaps.append(_gap(found[f"marginals {name}"], marginals))
     return Check(shown, count, max(gaps))
+
+
+def _small(graph: Graph, size: int) -> dict[str, int]:
+    return {name: SMALL.get(name, size) for name in sorted(graph.symbols)}
+
+
+def _said(sizes: Mapping[str, int], at: str) -> str:
+    return ", ".join([*([at] if at else []), *(f"{name}={n}" for name, n in sizes.items())])
 
 
 def _gap(found: np.ndarray, truth: Any) -> float:
@@ -184,10 +198,40 @@ def _values(
     return rng.integers(0, 2, shape)
 
 
-def explain(graph: Graph, weights: Any, seed: int = 0) -> tuple[Derivation, Check]:
-    """The derivation and its check; a check that cannot be made says why."""
-    plan = derivation(graph)
+def explain(
+    graph: Graph, weights: Any, seed: int = 0, smaller: Callable[[], Smaller] | None = None
+) -> tuple[Derivation, Check]:
+    """The derivation and its check; a check that cannot be made says why.
+
+    ``smaller`` makes the model with small options, for one that is too large as it stands.
+    """
     try:
-        return plan, self_check(graph, weights, seed)
+        plan = derivation(graph)
+    except OpError as fault:
+        if smaller is None or fault.code not in ("E610", "E805"):
+            raise
+        return _of_smaller(smaller(), seed)
+    try:
+        check = self_check(graph, weights, seed)
     except OpError as fault:
         return plan, Check("", 0, None, fault.message)
+    if check.worst is None and smaller is not None:
+        return plan, _of_smaller(smaller(), seed)[1]
+    return plan, check
+
+
+def _of_smaller(small: Smaller, seed: int) -> tuple[Derivation, Check]:
+    """The derivation and check of a small instance; of two sizes the one that can be had."""
+    graph, weights, at = small
+    for size in (3, 2):
+        sizes = _small(graph, size)
+        try:
+            plan = replace(derivation(graph.bind(sizes)), instance=_said(sizes, at))
+            check = self_check(graph, weights, seed, size, at)
+        except OpError:
+            if size == 2:
+                raise
+            continue
+        if check.worst is not None or size == 2:
+            return plan, check
+    raise AssertionError("unreachable")

@@ -75,6 +75,7 @@ class _Ground:
         native = Potentials(self.emit, statement, self.answers.missing).table()
         if native is None:
             return []
+        native = self.emit.wide(native)
         emit = self.emit
         emit.span, emit.label = statement.span, statement.label
         indices = [a for a in statement.domain if a not in self._batch(statement)]

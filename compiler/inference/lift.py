@@ -64,6 +64,7 @@ def lift(
     native = Potentials(emitter, statement, missing).table()
     if native is None:
         return None
+    native = emitter.wide(native)
     emitter.span, emitter.label = statement.span, statement.label
     families = {f.name: f for f in component.families}
     kind, names = _named(statement, families, component.chain)

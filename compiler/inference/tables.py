@@ -101,6 +101,13 @@ class Emitter:
                 return other
         return self.combine("mul", [a, b])
 
+    def wide(self, table: Table) -> Table:
+        """The table in float64, in which exact inference computes."""
+        if self.type_of(table.value).dtype == "f64":
+            return table
+        value = self.emit("cast", [table.value], dtype="f64")
+        return Table(value, table.axes, table.plates)
+
     def map(self, op: str, table: Table) -> Table:
         """An op on every element."""
         return Table(self.emit(op, [table.value]), table.axes, table.plates)
