@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compiler.inference.checks import check_observations, check_parameters
+from .compiler.inference.checks import check_parameters
 from .compiler.inference.climb import Climber, Weighed
 from .compiler.inference.estimate import Role, Step
 from .compiler.inference.learning import (
@@ -25,7 +25,8 @@ from .compiler.inference.statistics import Cells
 from .compiler.interpret import interpret
 from .compiler.ir.graph import Value
 from .compiler.ops.base import OpError
-from .inference import Data, Observed, execute, observe, observed_values
+from .execution import Execution
+from .inference import Data, Observed, Values, observe
 
 if TYPE_CHECKING:
     from .program import Program
@@ -63,7 +64,7 @@ class Settings:
 
 def fit(
     program: Program, data: Data | Sequence[Data], weights: Any = None, seed: int = 0,
-    settings: Settings | None = None, engine: str = "reference",
+    settings: Settings | None = None, engine: str = "auto",
     progress: Callable[[int, float], None] | None = None,
 ) -> Fitted:  # fmt: skip
     """See :meth:`Program.fit`."""
@@ -92,10 +93,9 @@ class _Worker:
         self.held = {path for path, mask in self.fixed.items() if np.all(mask)}
         self.seen = [observe(program, row, params) for row in rows]
         self._learners: dict[Any, Learner] = {}
+        self._executions: dict[int, Execution] = {}
         for seen in self.seen:
-            bound = program.graph.bind(seen.sizes)
-            values = observed_values(bound, seen.arrays, self.params)
-            check_observations(bound, values, seen.missing)
+            Values(program.graph.bind(seen.sizes)).check(seen.arrays, self.params, seen.missing)
         first = program.graph.bind(self.seen[0].sizes)
         self.climbed = by_gradient(first, self.shapes, self.held, self.seen[0].arrays)
         self.climber = Climber(program.graph, self.climbed, self.fixed) if self.climbed else None
@@ -124,7 +124,7 @@ class _Worker:
         weighed = []
         for seen in self.seen:
             learner = self._learner(seen)
-            found = execute(learner.graph, seen.arrays, self.params, engine=self.engine)
+            found = self._executions[id(learner)].run(seen.arrays, self.params)
             total += float(np.sum(found["loglik"]))
             prior = float(np.sum(found["logprior"]))
             weights = {n: found[f"w{n}"] for n in learner.climbing}
@@ -169,6 +169,8 @@ class _Worker:
                 graph, seen.missing, self.shapes, self.held, seen.arrays, self.climbed,
                 seen.known,
             )  # fmt: skip
+            learner = self._learners[key]
+            self._executions[id(learner)] = Execution(learner.graph, self.engine)
         return self._learners[key]
 
 

@@ -23,12 +23,13 @@ from .compiler.inference.observed import (
     require_apart,
 )
 from .compiler.inference.potentials import MISSING
-from .compiler.inference.statements import Statement, statements_of
+from .compiler.inference.statements import statements_of
 from .compiler.inference.structure import structure_of
 from .compiler.interpret import interpret
 from .compiler.ir.graph import Graph, Value
 from .compiler.ir.types import TensorType
 from .compiler.ops.base import OpError
+from .execution import Execution, Kept
 from .runtime.inputs import Declared, check_input
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ ASKS = (*OF_MODEL, *OF_LATENT, *OF_OBSERVED)
 """What a model can be asked: as a whole, about a latent variable, about an observed one."""
 
 Data = Mapping[str, Any]
+STEADY = ("loglik", "logprior", "entropy", *OF_LATENT)
+"""Questions whose graphs depend on the sizes of data alone."""
+
 SAMPLE = "query"
 """The path of the random numbers of posterior samples."""
 
@@ -51,7 +55,7 @@ class Questions:
 
     def query(
         self: Any, data: Any, ask: Sequence[str] = ("loglik", "marginals", "map"),
-        weights: Any = None, seed: int = 0, engine: str = "reference",
+        weights: Any = None, seed: int = 0, engine: str = "auto",
     ) -> Any:  # fmt: skip
         """Answers of a probabilistic model, by question.
 
@@ -68,6 +72,9 @@ class Questions:
             ``replicate`` of all observed ones, or of one: ``predictive(y)``.
         weights
             A file, or arrays by path; the spec's initialisers with ``seed`` without it.
+        engine
+            ``reference`` is numpy, ``cpu`` is compiled, ``auto`` compiles where that pays. All
+            compute in the model's own types (float64 unless the spec says otherwise).
 
         Raises
         ------
@@ -87,7 +94,7 @@ class Questions:
 
     def simulate(
         self: Any, sizes: Mapping[str, int] | None = None, weights: Any = None, seed: int = 0, *,
-        given: Data | None = None, engine: str = "reference",
+        given: Data | None = None, engine: str = "auto",
     ) -> dict[str, np.ndarray]:  # fmt: skip
         """A joint draw of all latent and observed variables, by name.
 
@@ -118,7 +125,7 @@ class Questions:
 
     def kl(
         self: Any, weights: Any, against: Any, data: Any = None, *, other: Program | None = None,
-        sizes: Mapping[str, int] | None = None, engine: str = "reference",
+        sizes: Mapping[str, int] | None = None, engine: str = "auto",
     ) -> float:  # fmt: skip
         """KL(P || Q) in nats, of this model with ``weights`` and with ``against``.
 
@@ -155,7 +162,7 @@ class Questions:
     def fit(
         self: Any, data: Data | Sequence[Data], weights: Any = None, seed: int = 0, *,
         iterations: int = 100, tol: float = 1e-4, floor: float = 0.0, fixed: Any = (),
-        engine: str = "reference", progress: Callable[[int, float], None] | None = None,
+        engine: str = "auto", progress: Callable[[int, float], None] | None = None,
     ) -> Fitted:  # fmt: skip
         """Parameters by EM, started at ``weights`` (or the spec's initialisers with ``seed``).
 
@@ -211,24 +218,15 @@ class Questions:
         if engine == "cpu":
             from .compiled import CompiledProgram
 
-            _check_values(bound, arrays, params, ())
+            Values(bound).check(arrays, params, ())
             module = CompiledProgram(self, params).module(sizes)
             if any(port.name == "key" for port in module.plan.inputs):
                 arrays = {"key": np.array([seed, 0], np.uint64), **arrays}
             return module.run(arrays)
         graph = expand(bound)
         self.require_memory(graph, {}, precision)
-        _check_values(bound, arrays, params, ())
-        return execute(graph, arrays, params, seed, engine, precision)
-
-
-def execute(
-    graph: Graph, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],
-    seed: int = 0, engine: str = "reference", precision: str | None = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """The outputs of an expanded graph."""
-    with np.errstate(all="ignore"):
-        return interpret(graph, arrays, params, seed, precision=precision)
+        Values(bound).check(arrays, params, ())
+        return Execution(graph, engine, precision).run(arrays, params, seed)
 
 
 @dataclass(frozen=True)
@@ -328,20 +326,25 @@ class _Asker:
                  seed: int, engine: str) -> None:  # fmt: skip
         self.program, self.params, self.ask = program, params, ask
         self.seed, self.engine = seed, engine
-        self._graphs: dict[Any, tuple[Graph, list[tuple[str, Finish]]]] = {}
+        # What other questions need may depend on the data themselves.
+        steady = all(text.partition("(")[0].strip() in STEADY for text in ask)
+        self._kept: Kept = program.asked if steady else Kept()
 
     def answer(self, seen: Observed, number: int) -> dict[str, np.ndarray]:
         """Answers about one sequence, in the order of the questions."""
-        key = (tuple(sorted(seen.sizes.items())), seen.missing, seen.known)
-        if key not in self._graphs:
-            self._graphs[key] = asked_graph(self.program, seen, self.ask)
-        graph, rows = self._graphs[key]
-        bound = self.program.graph.bind(seen.sizes)
-        _check_values(bound, seen.arrays, self.params, seen.missing)
+        sizes = tuple(sorted(seen.sizes.items()))
+        key = (sizes, seen.missing, seen.known, tuple(self.ask), self.engine)
+        kept = self._kept.get(key)
+        if kept is None:
+            graph, rows = asked_graph(self.program, seen, self.ask)
+            values = Values(self.program.graph.bind(seen.sizes))
+            kept = self._kept.put(key, (Execution(graph, self.engine), rows, values))
+        execution, rows, values = kept
+        values.check(seen.arrays, self.params, seen.missing)
         arrays = dict(seen.arrays)
-        if any(graph.node(index).name == "key" for index in graph.inputs):
+        if any(execution.graph.node(i).name == "key" for i in execution.graph.inputs):
             arrays.setdefault("key", np.array([self.seed, number], np.uint64))
-        found = execute(graph, arrays, self.params, self.seed, self.engine)
+        found = execution.run(arrays, self.params, self.seed)
         result: dict[str, np.ndarray] = {}
         for _, finish in rows:
             result |= finish({**arrays, **found})
@@ -359,10 +362,10 @@ def _side(program: Program, data: Data | None, params: Mapping[str, np.ndarray],
     if unseen:
         require_apart(answers, observed_names(answers))
     else:
-        _check_values(graph.copy(), seen.arrays, params, seen.missing)
+        Values(graph.copy()).check(seen.arrays, params, seen.missing)
     graph.outputs = outputs_of(answers, first)
     graph.prune()
-    return Side(answers.statements, execute(graph, seen.arrays, params, engine=engine))
+    return Side(answers.statements, Execution(graph, engine).run(seen.arrays, params))
 
 
 def _nothing(program: Program, given: Data, sizes: Mapping[str, int],
@@ -471,21 +474,18 @@ def _questions(
     return found
 
 
-def observed_values(
-    graph: Graph, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
-) -> Callable[[Statement], np.ndarray]:
-    """What each statement of a graph observes, by statement."""
-    twin = graph.copy()
-    rows = [s for s in statements_of(twin) if s.role == "input" and s.point is not None]
-    twin.outputs = [(str(s.node), s.point[0]) for s in rows if s.point is not None]
-    twin.prune()
-    with np.errstate(all="ignore"):
-        values = interpret(twin, arrays, params)
-    return lambda statement: values[str(statement.node)]
+class Values:
+    """What the statements of a graph with known sizes observe."""
 
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.twin = graph, graph.copy()
+        rows = [s for s in statements_of(self.twin) if s.role == "input" and s.point is not None]
+        self.twin.outputs = [(str(s.node), s.point[0]) for s in rows if s.point is not None]
+        self.twin.prune()
 
-def _check_values(
-    graph: Graph, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],
-    missing: Collection[str],
-) -> None:  # fmt: skip
-    check_observations(graph, observed_values(graph, arrays, params), missing)
+    def check(self, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],
+              missing: Collection[str]) -> None:  # fmt: skip
+        """Raises ``OpError`` E611 for an observation outside its distribution's support."""
+        with np.errstate(all="ignore"):
+            values = interpret(self.twin, arrays, params)
+        check_observations(self.graph, lambda statement: values[str(statement.node)], missing)

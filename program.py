@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -22,6 +22,7 @@ from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
 from .compiler.ops.base import OpError
 from .compiler.options import Options
 from .compiler.why import why
+from .execution import Kept
 from .inference import Questions, latent_variables
 from .proof import Proof, Report, prove, sizes_at
 from .runtime import disk_cache, machine
@@ -160,6 +161,7 @@ class Program(Questions):
     graph: Graph
     sources: Mapping[str, str]
     overridden: bool = False
+    asked: Kept = field(default_factory=Kept, repr=False, compare=False)
 
     @property
     def name(self) -> str:

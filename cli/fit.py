@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, Namespace
 
+from ..execution import ENGINES
 from ..program import located_faults, save_outputs, save_weights
 from .console import Failure, note, say, say_json
 from .options import add_model_options, load_chosen, positive, sequences
@@ -29,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--tol", type=float, default=1e-4, help="least gain of a round, in nats")
     parser.add_argument("--floor", type=float, default=0.0, help="least standard deviation")
     parser.add_argument("--seed", type=int, default=0, help="of initialisers")
-    parser.add_argument("--engine", choices=("reference", "cpu"), default="reference")
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--json", action="store_true", help="print an object")
     add_model_options(parser)
 

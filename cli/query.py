@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..execution import ENGINES
 from ..inference import ASKS
 from ..program import Program, located_faults, save_outputs
 from .console import columns, note, say, say_json
@@ -42,7 +43,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--other", metavar="SPEC", help="the spec that --against belongs to")
     parser.add_argument("--seed", type=int, default=0, help="of initialisers and samples")
-    parser.add_argument("--engine", choices=("reference", "cpu"), default="reference")
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--output", metavar="FILE", help="save the answers as .npz or .npy")
     parser.add_argument("--json", action="store_true", help="print an object with all numbers")
     add_model_options(parser)

@@ -15,7 +15,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (
-    *("compiled", "decide", "derivatives", "feeding", "fitting", "inference", "learning"),
+    *(
+        "compiled",
+        "decide",
+        "derivatives",
+        "execution",
+        "feeding",
+        "fitting",
+        "inference",
+        "learning",
+    ),
     *("program", "proof", "specs", "steps", "training", "zoo"),
 )
 """Modules at the root: the public face."""
