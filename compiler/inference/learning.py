@@ -21,7 +21,7 @@ from .sources import Source, source_of
 from .statements import ModelFault, Statement, statements_of
 from .statistics import Cells, Labelled, Occurrences, moments, outcome_counts
 from .structure import Structure
-from .tables import known
+from .tables import Emitter, Table, known
 
 Arrays = Mapping[str, np.ndarray]
 Finish = Callable[[Arrays], dict[str, np.ndarray]]
@@ -78,11 +78,13 @@ def prepare(
         weight = weights.get(statement.node)
         if weight is None:
             weight = ones(answers, statement)
-        outputs.append((f"w{statement.node}", weight.value))
+        summed = _summed(answers, statement, weight) if learnt else []
+        if not summed or climbs:
+            outputs.append((f"w{statement.node}", weight.value))
         if climbs:
             climbing.append(statement.node)
         if learnt:
-            outputs += _operands(statement)
+            outputs += summed + _operands(statement, bool(summed))
             sources[statement.node] = found
             cells[statement.node] = _cells(statement)
             chosen.append(statement)
@@ -161,7 +163,6 @@ def _priors_not_conjugate(
 def ones(answers: Answers, statement: Statement) -> Any:
     """Weights of a statement without latent variables: every occurrence counts once."""
     from .potentials import Potentials
-    from .tables import Emitter, Table
 
     native = Potentials(answers.emitter, statement, answers.missing).table()
     assert native is not None
@@ -170,8 +171,46 @@ def ones(answers: Answers, statement: Statement) -> Any:
     return Table(emit.emit("fill", [], shape=shape, value=1.0, dtype="f64"), native.axes)
 
 
-def _operands(statement: Statement) -> list[tuple[str, Value]]:
+SUMS = ("n", "s", "t")
+"""Outputs of sums that the graph takes: of weights, of deviations, of their squares."""
+
+
+def _summed(answers: Answers, statement: Statement, weight: Table) -> list[tuple[str, Value]]:
+    """The statistics of a normal statement as an op; none where its shapes are not those of one.
+
+    Every observation must count under every setting of the parameters, and be all there.
+    """
+    row = DISTRIBUTIONS[statement.dist]
+    point, (mean, names) = statement.point, statement.params[0]
+    if statement.dist not in ("normal", "mvnormal") or point is None or statement.form:
+        return []
+    cells, emit = _cells(statement), answers.emitter
+    missing = statement.variable in answers.missing
+    apart = weight.axes == (*point[1], *cells) and not set(point[1]) & set(cells)
+    if missing or statement.condition is not None or not apart or not cells:
+        return []
+    x, kind = emit.type_of(point[0]), emit.type_of(mean)
+    own = x.shape[len(point[1]) :]
+    if kind.shape[len(names) :] != own or {x.dtype, kind.dtype} != {"f64"}:
+        return []
+    if emit.type_of(weight.value).dtype != "f64":
+        return []
+    local = Emitter(answers.graph, {})
+    shape = emit.type_of(weight.value).shape
+    for axis, size in zip(weight.axes, shape, strict=True):
+        local.sizes[axis] = size
+    rest = tuple(f"{k}'" for k in range(len(own)))
+    local.sizes |= dict(zip(rest, own, strict=True))
+    centre = local.expand(Table(mean, (*names, *rest)), (*cells, *rest))
+    operands = [weight.value, point[0], centre]
+    made = emit.emit("moments", operands, lead=len(point[1]), event=row.rank)
+    return [(f"{name}{statement.node}", Value(made.node, k)) for k, name in enumerate(SUMS)]
+
+
+def _operands(statement: Statement, summed: bool = False) -> list[tuple[str, Value]]:
     found = [(f"p{statement.node}.{k}", value) for k, (value, _) in enumerate(statement.params)]
+    if summed:
+        return found
     if statement.point is not None:
         found.append((f"x{statement.node}", statement.point[0]))
     if statement.condition is not None:
@@ -189,6 +228,8 @@ def _cells(statement: Statement) -> tuple[str, ...]:
 
 def statistics_of(learner: Learner, statement: Statement, found: Arrays) -> Cells:
     """Expected statistics of one statement, from the outputs of the E-step's graph."""
+    if f"n{statement.node}" in found:
+        return _taken(learner, statement, found)
     weights = Labelled(found[f"w{statement.node}"], native_axes(statement))
     if statement.condition is not None:
         counts = Labelled(found[f"c{statement.node}"], statement.condition[1])
@@ -215,6 +256,18 @@ def statistics_of(learner: Learner, statement: Statement, found: Arrays) -> Cell
         counts = outcome_counts(seen, own, 2).count
         return Cells(counts.sum(-1), counts[..., 1], None, np.zeros(()))
     return _moments(statement, seen, found)
+
+
+def _taken(learner: Learner, statement: Statement, found: Arrays) -> Cells:
+    """Sums that the graph took."""
+    count, first, second = (found[f"{name}{statement.node}"] for name in SUMS)
+    rank, cells = DISTRIBUTIONS[statement.dist].rank, learner.cells[statement.node]
+    depth = first.ndim - len(cells) - rank
+    mean = Labelled(found[f"p{statement.node}.0"], statement.params[0][1])
+    centre = np.broadcast_to(mean.over(cells, depth, rank), first.shape)
+    wide = count.reshape((*count.shape, *(1,) * depth))
+    return Cells(np.array(np.broadcast_to(wide, first.shape[: len(cells) + depth])), first, second,
+                 centre)  # fmt: skip
 
 
 def _moments(statement: Statement, seen: Occurrences, found: Arrays) -> Cells:
@@ -326,7 +379,9 @@ def role_of(
     names = tuple(p.name for p in row.params_of(statement.form))
     ranks = [p.rank for p in row.params_of(statement.form)]
     depth = 0
-    if statement.point is not None:
+    if f"n{statement.node}" in found:
+        depth = found[f"s{statement.node}"].ndim - len(learner.cells[statement.node]) - row.rank
+    elif statement.point is not None:
         point = found[f"x{statement.node}"]
         depth = point.ndim - len(statement.point[1]) - row.rank
     own = learner.cells[statement.node]

@@ -428,6 +428,7 @@ def load_rules() -> None:
     from . import cpu_chain as cpu_chain
     from . import cpu_contract as cpu_contract
     from . import cpu_conv as cpu_conv
+    from . import cpu_densities as cpu_densities
     from . import cpu_elements as cpu_elements
     from . import cpu_fields as cpu_fields
     from . import cpu_layout as cpu_layout

@@ -19,6 +19,7 @@ from . import linalg as linalg
 from . import losses as losses
 from . import metrics as metrics
 from . import mining_losses as mining_losses
+from . import moments as moments
 from . import movement as movement
 from . import norm as norm
 from . import outer_densities as outer_densities

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...ir.dims import DimLike
-from ..base import OpError, expansion_of, gradient_of
+from ..base import OpError, expansion_of, gradient_of, no_gradient
 from ..distributions import distribution
 from ..expr import Expr, Pullback
 from .densities import LOG_PROB
 from .divergences import ENTROPY, KL
+
+no_gradient("it sums what an M-step in closed form takes", "moments")
 
 
 def _as_floats(x: Sequence[Expr]) -> list[Expr]:

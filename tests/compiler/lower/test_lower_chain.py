@@ -23,8 +23,13 @@ def ask(mode, init, transition, emission, key=None, threads=2, width=0):
     made = b("chain", *operands, mode=mode, path="z")
     count = 2 if mode == "posterior" else 1
     b.output(*(type(made)(made.node, place) for place in range(count)))
-    results = compiled(b.graph, {}, threads, width).run(b.inputs)
-    return tuple(results.values())
+    module = compiled(b.graph, {}, threads, width)
+    module.run(b.inputs)
+    for frame in module._pool:
+        # Nothing may rely on what memory holds.
+        frame.arena.view(np.float64)[:] = np.nan
+        frame.scratch.view(np.float64)[:] = np.nan
+    return tuple(module.run(b.inputs).values())
 
 
 def agree(mode, *tables, **how):
