@@ -79,7 +79,8 @@ def _elements(graph: Graph) -> int:
     total = 0
     for _, node in graph.nodes():
         for kind in node.types:
-            total += int(np.prod([int(d) for d in kind.shape], dtype=np.int64))
+            shape: Any = kind.shape
+            total += int(np.prod(shape, dtype=np.int64))
     return total
 
 

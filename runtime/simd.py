@@ -433,22 +433,6 @@ def power_of_two(typingctx: Any, n: Any) -> Any:
     return n(n), codegen
 
 
-@intrinsic
-def store_bytes(typingctx: Any, address: Any, vector: Any) -> Any:
-    """Write whole-valued lanes, 0 to 255, as bytes."""
-    if not isinstance(vector, VectorType):
-        return None
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        whole = builder.fptosi(args[1], ir.VectorType(ir.IntType(32), vector.count))
-        value = builder.trunc(whole, ir.VectorType(ir.IntType(8), vector.count))
-        pointer = builder.inttoptr(args[0], value.type.as_pointer())
-        builder.store(value, pointer, align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, vector), codegen
-
-
 def _reduce(name: str) -> Any:
     """All lanes folded in a fixed order (pairwise halves), so that results repeat."""
 

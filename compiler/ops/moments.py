@@ -21,7 +21,7 @@ def _shape(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     lead, event = attrs["lead"], attrs["event"]
     for kind in types:
         require_kind("moments", kind, "float")
-    if not isinstance(lead, int) or event not in (0, 1) or value.rank < lead + event:
+    if not isinstance(lead, int) or event not in (0, 1) or value.rank < lead + int(event == 1):
         raise OpError("E407", f"moments: {value} does not have {lead} axes and {event} more")
     own, cells = value.shape[lead:], weights.shape[lead:]
     for a, b in zip(weights.shape[:lead], value.shape[:lead], strict=True):

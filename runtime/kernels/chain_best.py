@@ -44,7 +44,8 @@ class BestKernel:
         lines = [
             '"""The best path of a chain."""',
             *imports(shape, [
-                "from tilth.runtime.simd import load_u8, store_bytes, store_i32",
+                "from tilth.runtime.kernels.masks import store_bytes",
+                "from tilth.runtime.simd import load_u8, store_i32",
             ]),
             "def kernel(row, task, slot):",
             *words(BEST_WORDS),
