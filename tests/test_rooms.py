@@ -15,17 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (
-    *(
-        "compiled",
-        "decide",
-        "derivatives",
-        "execution",
-        "feeding",
-        "fitting",
-        "inference",
-        "learning",
-    ),
-    *("program", "proof", "specs", "steps", "training", "zoo"),
+    *("compiled", "decide", "derivatives", "estimators", "execution", "feeding", "fitting"),
+    *("inference", "learning", "program", "proof", "specs", "steps", "training", "zoo"),
 )
 """Modules at the root: the public face."""
 
