@@ -162,11 +162,21 @@ class Eliminator:
                 names = sorted({_plain(a) for a in factor.table.axes if _plain(a) in self.plates})
                 raise ModelFault(
                     "E610", f"{' and '.join(f'`{n}`' for n in names)} meet in every pair",
-                    self.variables[names[0]].span, f"through {factor.label}",
+                    self.variables[names[0]].span,
+                    f"through {factor.label}; all of one at once: {self._together(names)} values",
                     "ask for an approximation: `meanfield(..)`",
                 )  # fmt: skip
             kept.append(self._along(factor, gone))
         self.factors = kept
+
+    def _together(self, names: Sequence[str]) -> str:
+        """How many values all elements of the smallest of some variables have at once."""
+        texts = []
+        for name in names:
+            count = product(self.emit.shape(self.plates[name] - self.outer))
+            shown = count if isinstance(count, int) else f"({count})"
+            texts.append((str(count), f"{self.emit.sizes[name]}^{shown}"))
+        return min(texts, key=lambda row: (len(row[0]), row[0]))[1]
 
     # ------------------------------------------------------------ steps
 
