@@ -10,6 +10,7 @@ from typing import Any
 from ..bench.compare import Row, compare
 from ..bench.decisions import compare_decisions, is_decision
 from ..bench.engines import ENGINES, OWN, PEERS
+from ..bench.fields import compare_fields, is_field
 from ..bench.problem import Chosen, nominal_sizes
 from ..bench.profiles import total
 from ..bench.results import save_results
@@ -22,6 +23,9 @@ from .options import add_model_options, load_chosen, positive
 DECISIONS = "quantecon"
 """The engine that solves decision processes rather than running nets."""
 
+FIELDS = "pydensecrf"
+"""The engine that does dense random fields."""
+
 
 def configure(parser: ArgumentParser) -> None:
     """Declare the arguments."""
@@ -31,7 +35,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="ENGINES",
         type=_engines,
         help=f"which of {', '.join(PEERS)}, with commas, or none; all installed ones by default;"
-        " decision processes: quantecon",
+        " decision processes: quantecon; dense random fields: pydensecrf",
     )
     parser.add_argument("--engine", choices=OWN, default=OWN[0], help="which of ours")
     parser.add_argument("--batch", metavar="N,...", type=_numbers, default=(1,))
@@ -58,6 +62,8 @@ def run(args: Namespace) -> int:
     """Measure every model; 1 when an engine could not run or disagreed."""
     if args.against == (DECISIONS,):
         return _decisions(args)
+    if args.against == (FIELDS,):
+        return _fields(args)
     peers = args.against
     if peers is None:
         peers = tuple(name for name in PEERS if ENGINES[name].installed)
@@ -103,6 +109,25 @@ def _decisions(args: Namespace) -> int:
             say(f"{row.model}, {row.method}, {row.threads} threads: {row.ms:.2f} ms,"
                 f" quantecon {row.quantecon_ms:.2f} ms, {row.ratio:.2f} times faster,"
                 f" difference {row.max_difference:.1e}")  # fmt: skip
+    return 0 if all(row.agrees for row in rows) else 1
+
+
+def _fields(args: Namespace) -> int:
+    """Dense random fields against pydensecrf."""
+    rows = []
+    for model in args.model:
+        program = load_chosen(model, args)
+        if not is_field(program):
+            raise Failure(f"`{model}` is not a dense random field of the zoo", usage=True)
+        with located_faults(program.sources):
+            for threads in args.threads or (machine.cores(),):
+                rows.append(compare_fields(program, args.rounds, threads))
+    if args.json:
+        say_json([row.as_json() for row in rows])
+    for row in () if args.json else rows:
+        say(f"{row.model}, {row.threads} threads: {row.ms:.1f} ms, pydensecrf"
+            f" {row.pydensecrf_ms:.1f} ms, {row.ratio:.2f} times faster; from the exact answer"
+            f" {row.error:.1e} and {row.pydensecrf_error:.1e}")  # fmt: skip
     return 0 if all(row.agrees for row in rows) else 1
 
 
@@ -202,7 +227,8 @@ def _range(values: Spread | None) -> str:
 def _engines(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text != "none" else ()
     for name in names:
-        if name not in (*PEERS, DECISIONS) or (name == DECISIONS and len(names) > 1):
+        alone = name in (DECISIONS, FIELDS)
+        if name not in PEERS and (not alone or len(names) > 1):
             raise ArgumentTypeError(f"`{name}` is not one of {', '.join(PEERS)}")
     return names
 

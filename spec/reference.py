@@ -179,7 +179,7 @@ _FUNCTIONS = {
     "marginals": "`marginals(z)`: the posterior of each `z`",
     "loglik": "`loglik()`: the log-likelihood of what is observed",
     "meanfield": "`meanfield(z, steps, damping, filter)`: approximate marginals",
-    "bp": "`bp(z, steps, damping, tol)`: loopy belief propagation",
+    "bp": "`bp(z, steps, damping, tol, semiring)`: loopy belief propagation",
     "gibbs": "`gibbs(z, steps, burn, thin)`: marginals from Gibbs samples",
 }
 

@@ -7,10 +7,12 @@ point, over the statement's indices, and what a statement says is put back where
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..ir.dims import product
-from ..ir.graph import Value
+from ..ir.graph import Graph, Value
 from .potentials import Potentials
 from .statements import BATCH, ModelFault, Reference, Statement
 from .structure import Component, Family
@@ -23,6 +25,38 @@ LARGEST = 1 << 28
 """Elements of the largest table that is made."""
 
 Row = tuple[Statement, Table]
+
+
+class Region:
+    """The body of a loop of at most some steps, that ends when a scalar falls below ``tol``."""
+
+    def __init__(self, outer: Emitter, carries: Sequence[Value]) -> None:
+        self.outer, self.graph, self.starts = outer, Graph("loop"), list(carries)
+        self.carries = [self.graph.add_input(f"c{n}", outer.type_of(v))
+                        for n, v in enumerate(carries)]  # fmt: skip
+        self.captures: dict[Value, Value] = {}
+
+    def capture(self, value: Value) -> Value:
+        """A value from outside, inside."""
+        if value not in self.captures:
+            kind = self.outer.type_of(value)
+            self.captures[value] = self.graph.add_input(f"k{len(self.captures)}", kind)
+        return self.captures[value]
+
+    def run(self, results: Sequence[Value], change: Value, steps: int, tol: float) -> list[Value]:
+        """The loop itself: the carries after its last step."""
+        emit = Emitter(self.graph, {})
+        limit = emit.number(tol, emit.type_of(change).dtype)
+        done = emit.emit("lt", [change, limit])
+        for number, value in enumerate([*results, done]):
+            self.graph.set_output(f"r{number}", value)
+        self.graph.prune(self.graph.inputs)
+        types = [self.graph.type_of(v) for v in results]
+        attrs = {"n_carry": len(results), "max_steps": steps}
+        outer = self.outer
+        node = outer.graph.add("iterate", [*self.starts, *self.captures], attrs, types,
+                               outer.label, outer.span, (self.graph,))  # fmt: skip
+        return [Value(node, place) for place in range(len(results))]
 
 
 class Local:
@@ -100,6 +134,19 @@ class Local:
             tops = [self.emit.emit("maximum", tops[:2]), *tops[2:]]
         return tops[0]
 
+    def within(self, region: Region) -> Local:
+        """The same inside a loop, where everything is captured."""
+        twin = copy(self)
+        twin.emit = Emitter(region.graph, {})
+        twin.rows = []
+        for statement, native in self.rows:
+            tables = {k: (region.capture(v), a) for k, (v, a) in statement.tables.items()}
+            moved = replace(statement, tables=tables)
+            twin.rows.append((moved, Table(region.capture(native.value), native.axes)))
+        twin.alone = [row for row in twin.rows if len(row[0].references) == 1]
+        twin.joint = [row for row in twin.rows if len(row[0].references) > 1]
+        return twin
+
     # ------------------------------------------------------------ fields
 
     def own(self, family: Family) -> Value:
@@ -159,9 +206,10 @@ class Local:
         for operand in operands:
             emit.sizes.update(zip(operand.axes, emit.type_of(operand.value).shape, strict=True))
         for index, (_, size) in statement.domain.items():
-            emit.sizes.setdefault(index, size)
+            # Another statement's index of this name may have another size.
+            emit.sizes[index] = size
         for reference in statement.references:
-            emit.sizes.setdefault(reference.axis, self.families[reference.variable].size)
+            emit.sizes[reference.axis] = self.families[reference.variable].size
         if self.batch:
             emit.sizes[BATCH] = self.batch[0]
 
@@ -196,6 +244,7 @@ class Local:
     def back(self, statement: Statement, reference: Reference, said: Table) -> Value:
         """What was said, put where the reference points; what meets is added."""
         emit, value = self.emit, said.value
+        self.measure(statement, [said])
         family = self.families[reference.variable]
         for position, (place, extent) in enumerate(
             zip(reference.places, family.extent, strict=True), len(self.batch)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .scope import Scope
 
 
-WORDS = {"filter": ("exact", "lattice")}
+WORDS = {"filter": ("exact", "lattice"), "semiring": ("sum_product", "max_sum")}
 """Settings that are words."""
 
 
@@ -137,7 +137,7 @@ def _variable_query(ask: str, over_values: bool, settings_allowed: Sequence[str]
 query_map = _variable_query("map", False, ())
 query_marginals = _variable_query("marginals", True, ())
 query_meanfield = _variable_query("meanfield", True, ("steps", "damping", "filter"))
-query_bp = _variable_query("bp", True, ("steps", "damping", "tol"))
+query_bp = _variable_query("bp", True, ("steps", "damping", "tol", "semiring"))
 query_gibbs = _variable_query("gibbs", True, ("steps", "burn", "thin"))
 
 
