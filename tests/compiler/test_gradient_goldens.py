@@ -196,3 +196,55 @@ def test_center_loss(bench, golden, agree):
     )  # fmt: skip
     agree(found[0], data["grad_center_x"], 1e-10)
     agree(found["centers"], data["grad_center_centers"], 1e-10)
+
+
+def slopes(bench, y, feeds, seed):
+    """Derivatives of ``y`` by every value that is fed, weighted by ``seed``."""
+    start = bench.input(np.shape(seed))
+    found = pull_back(Writer(bench.graph), {y: start}, list(feeds))
+    return [bench.run(value, {**feeds, start: np.asarray(seed)}) for value in found]
+
+
+@pytest.mark.parametrize("align", [0, 1])
+def test_spatial_transformer(align, bench, golden, agree):
+    case = f"spatial_transformer_ac{align}"
+    data = golden(f"ops/{case}")
+    arrays = [data[k].astype(np.float64) for k in ("in_x", "in_theta")]
+    x, theta = (bench.input(a.shape) for a in arrays)
+    how = {"align_corners": bool(align)}
+    grid = bench.apply("affine_grid", theta, size=[8, 9], **how)
+    y = bench.apply("grid_sample", x, grid, **how)
+    seed = cotangent(case, data["y"].shape)
+    found = slopes(bench, y, {x: arrays[0], theta: arrays[1]}, seed)
+    agree(found[0], data["grad_x"], CLOSE)
+    agree(found[1], data["grad_theta"], CLOSE)
+
+
+@pytest.mark.parametrize("name", ["dice", "jaccard"])
+def test_overlap_losses(name, bench, golden, agree):
+    data = golden("losses/overlap_losses")
+    x, target = (bench.input(data[k].shape) for k in ("in_x", "in_y"))
+    y = bench.apply(name, bench.apply("sigmoid", x), target)
+    found = slopes(bench, y, {x: data["in_x"], target: data["in_y"]}, 1.0)
+    agree(found[0], data[f"grad_{name}_x"], 1e-10)
+
+
+def test_focal_loss_of_every_element(bench, golden, agree):
+    data = golden("ops/focal_loss")
+    arrays = [data[k].astype(np.float64) for k in ("logits", "target")]
+    found = pulled(bench, "focal", arrays, {}, np.ones((6, 5)), reduction="none")
+    agree(found[0], data["grad"], CLOSE)
+
+
+def test_mixup(bench, golden, agree):
+    data = golden("losses/mixup")
+    lam, perm, labels = data["in_lam"][:, None], data["in_perm"], np.eye(5)[data["in_y"]]
+    mixed = lam * data["in_x"] + (1 - lam) * data["in_x"][perm]
+    soft = lam * labels + (1 - lam) * labels[perm]
+    x, w, target = (bench.input(shape) for shape in (mixed.shape, (6, 5), soft.shape))
+    y = bench.apply("cross_entropy", bench.apply("matmul", x, w), target)
+    by_mixed, by_w, _ = slopes(bench, y, {x: mixed, w: data["in_W"].T, target: soft}, 1.0)
+    by_x = lam * by_mixed
+    np.add.at(by_x, perm, (1 - lam) * by_mixed)
+    agree(by_x, data["grad_loss_x"], 1e-10)
+    agree(by_w.T, data["grad_loss_W"], 1e-10)
