@@ -94,7 +94,13 @@ def _dropped(writer: Writer, index: int, node: Node, path: str) -> Expr:
     shape = x.shape if node.op == "dropout" else (*x.shape[:1], *(1,) * (x.rank - 1))
     key = writer.expr(_key(writer.graph))
     drawn = key.op("random_uniform", path=path, shape=shape, dtype=x.dtype)
-    return (drawn >= rate).where(x * (1 / (1 - rate)), 0)
+    ramp = node.attrs.get("ramp", 0)
+    if not isinstance(ramp, int) or not ramp:
+        return (drawn >= rate).where(x * (1 / (1 - rate)), 0)
+    # The second number of the key counts batches.
+    batch = key.slice(0, 1, 2).reshape(()).cast(x.dtype)
+    reached = (batch * (1 / ramp)).minimum(1.0) * rate
+    return (drawn >= reached).where(x / (1 - reached), 0)
 
 
 def _key(graph: Graph) -> Value:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...runtime.kernels import pointwise as pw
 from ..ir.graph import Graph, Node, Value
-from ..ops import OPS
+from ..ops import OPS, OpError
 from .convolution import BLOCK
 from .cpu import Lowering, rule
 from .cpu_nest import Strided, Walk, emit_nest, fold_axes, region_constant, under
@@ -121,6 +121,9 @@ def _elementwise(state: Lowering, group: Group, results: list[tuple[Value, Value
         return
     shape = state.shape(results[0][0])
     operands = [_flat_operand(state, group, role, shape) for role in roles]
+    for operand in operands:
+        if operand.dtype not in pw.SIZES:
+            raise OpError("E804", f"there is no CPU kernel that reads {operand.dtype}")
     writer = pw.Writer()
     names = {}
     goals = [state.new_flat(value) for value, _ in results]

@@ -19,7 +19,7 @@ def _same(op: str, types: Sequence[TensorType], attrs: Attrs) -> list[TensorType
     return list(types)
 
 
-def _identity(x: np.ndarray, *, rate: float) -> np.ndarray:
+def _identity(x: np.ndarray, *, rate: float, ramp: int = 0) -> np.ndarray:
     return x
 
 
@@ -28,6 +28,9 @@ def _dropout_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType
 
 
 def _drop_path_shape(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    ramp = attrs["ramp"]
+    fits = isinstance(ramp, int) and not isinstance(ramp, bool) and ramp >= 0
+    need_range("drop_path", "ramp", ramp, fits, "a whole number of batches")
     return _same("drop_path", types, attrs)
 
 
@@ -55,11 +58,13 @@ layer_of(
             _drop_path_shape,
             _identity,
             "The identity at inference. Training replaces the node: each sample (first axis) is "
-            "zeroed with probability rate and the rest divided by 1 - rate. Huang et al., Deep "
-            "Networks with Stochastic Depth, ECCV 2016.",
-            ("rate",),
+            "zeroed with probability rate and the rest divided by 1 - rate. Over the first `ramp` "
+            "batches the rate grows from 0. Huang et al., Deep Networks with Stochastic Depth, "
+            "ECCV 2016; Zoph et al., NASNet, CVPR 2018 (scheduled).",
+            ("rate", "ramp"),
             batching="elementwise",
         )
     ),
     Setting("rate", "float"),
+    Setting("ramp", "int", 0),
 )

@@ -128,6 +128,7 @@ def test_dropout_is_the_identity_at_inference(layer, run_layer):
         ("gelu", [N], {"approximate": "erf"}, "E408", "none or tanh"),
         ("dropout", [N], {"rate": 1.0}, "E408", "rate is 1.0"),
         ("drop_path", [N], {"rate": -0.1}, "E408", "rate is -0.1"),
+        ("drop_path", [N], {"rate": 0.1, "ramp": -1}, "E408", "ramp is -1"),
     ],
 )
 def test_messages(layer, shape, settings, code, words, bench):

@@ -384,7 +384,7 @@ CASES += [
     case("l2norm", real(3, 4), axis=1, eps=1e-12),
     case("l2norm", real(3, 4), axis=-2, eps=1.9),
     case("dropout", real(3, 4), rate=0.5),
-    case("drop_path", real(3, 4), rate=0.5),
+    case("drop_path", real(3, 4), rate=0.5, ramp=0),
 ]
 
 # ---------------------------------------------------------------- losses

@@ -109,12 +109,13 @@ def test_frozen_norms_keep_their_statistics():
     assert training.graph == normed() and training.state == {}
 
 
-def dropped(op="dropout", rate=0.25, shape=(40, 50)):
+def dropped(op="dropout", rate=0.25, shape=(40, 50), ramp=0):
     graph = Graph("net")
+    attrs = {"rate": rate, "ramp": ramp} if op == "drop_path" else {"rate": rate}
     x = Writer(graph).expr(graph.add_input("x", TensorType("f64", shape)))
-    first = x.op(op, rate=rate)
+    first = x.op(op, **attrs)
     graph.set_output("y", first.value)
-    graph.set_output("z", x.op(op, rate=rate).value)
+    graph.set_output("z", x.op(op, **attrs).value)
     graph.set_output("loss", first.square().sum().value)
     return graph
 
@@ -141,6 +142,15 @@ def test_drop_path_drops_whole_samples():
     got = interpret(to_training(dropped("drop_path")).graph, {"x": np.ones((40, 50))}, {}, seed=1)
     rows = got["y"]
     assert (rows == rows[:, :1]).all() and set(np.unique(rows)) == {0, 1 / 0.75}
+
+
+def test_a_scheduled_drop_path_drops_more_and_more():
+    graph = to_training(dropped("drop_path", 0.5, (4000, 1), ramp=10)).graph
+    verify(graph)
+    for step, rate in ((0, 0.0), (4, 0.2), (10, 0.5), (99, 0.5)):
+        y = interpret(graph, {"x": np.ones((4000, 1))}, {}, seed=1, step=step)["y"]
+        assert abs((y == 0).mean() - rate) < 0.03
+        np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-12)
 
 
 @pytest.mark.parametrize("op", ["batch_norm", "dropout", "drop_path"])

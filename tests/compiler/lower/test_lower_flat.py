@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from graphs import Build, check, compiled
 from lower_support import kernels  # noqa: F401
+from tilth.compiler.ops import OpError
 from tilth.runtime.faults import RuntimeFault
 from tilth.runtime.simd import lanes
 
@@ -275,3 +276,10 @@ def test_a_matrix_without_an_answer_is_told():
     module = compiled(b.output(b("cholesky", b.input((2, 2), "f64", [[1, 2], [2, 1]]))).graph, {})
     with pytest.raises(RuntimeFault, match="not positive definite"):
         module.run(b.inputs)
+
+
+def test_numbers_without_a_kernel_are_told():
+    b = Build()
+    key = b.input((2,), "u64", [1, 2])
+    with pytest.raises(OpError, match="no CPU kernel that reads u64"):
+        compiled(b.output(b("cast", key, dtype="f32")).graph, {})

@@ -142,7 +142,7 @@ def test_rounding_rules_are_left_out_when_precise(case: str) -> None:
 def test_noise_goes_at_inference_only(name: str) -> None:
     s = Sketch()
     x = s.x(2, 3)
-    attrs = {"rate": 0.5} if name != "stop_gradient" else {}
+    attrs = {"dropout": {"rate": 0.5}, "drop_path": {"rate": 0.5, "ramp": 0}}.get(name, {})
     graph = s.out(y=s.op("exp", s.op(name, x, **attrs)))
     assert ops(check(graph, simplify)) == ["exp"]
     assert ops(check(graph, simplify, options=TRAINING)) == [name, "exp"]
