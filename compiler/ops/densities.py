@@ -37,8 +37,16 @@ def laplace(x: np.ndarray, mu: np.ndarray, b: np.ndarray) -> np.ndarray:
 def student_t(x: np.ndarray, nu: np.ndarray, mu: np.ndarray, sd: np.ndarray) -> np.ndarray:
     """Nu degrees of freedom, location mu, scale sd."""
     z = (x - mu) / sd
-    norm = lgamma((nu + 1) / 2) - lgamma(nu / 2) - 0.5 * np.log(nu * math.pi) - np.log(sd)
+    norm = _half_step(nu / 2) - 0.5 * math.log(2 * math.pi) - np.log(sd)
     return norm - (nu + 1) / 2 * np.log1p(z * z / nu)
+
+
+def _half_step(a: np.ndarray) -> np.ndarray:
+    """``lgamma(a + 1/2) - lgamma(a) - log(a) / 2``: of large numbers by its series in 1/a."""
+    far = a > 1e3
+    near, wide = np.where(far, 1.0, a), np.where(far, a, 1e3)
+    series = (-1 / 8 + (1 / 192 - 1 / (640 * wide * wide)) / (wide * wide)) / wide
+    return np.where(far, series, lgamma(near + 0.5) - lgamma(near) - 0.5 * np.log(near))
 
 
 def cauchy(x: np.ndarray, x0: np.ndarray, gamma: np.ndarray) -> np.ndarray:

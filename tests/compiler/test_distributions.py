@@ -160,6 +160,51 @@ def test_edges_of_the_support(log_prob) -> None:
     assert log_prob("normal", [np.inf], 0.0, 1.0) == -np.inf
 
 
+FAR = [
+    ("student_t", 0.7, (1e12, 0.0, 1.0), stats.norm.logpdf(0.7)),
+    ("student_t", 0.7, (2000.1, 0.0, 1.0), stats.t.logpdf(0.7, 2000.1)),
+    ("student_t", 1e10, (3.0, 0.0, 1.0), stats.t.logpdf(1e10, 3)),
+    ("gamma", 1e6, (1e6, 1.0), stats.gamma.logpdf(1e6, 1e6)),
+    ("gamma", 1e-300, (0.5, 1.0), stats.gamma.logpdf(1e-300, 0.5)),
+    ("beta", 1e-12, (1e-3, 1e-3), stats.beta.logpdf(1e-12, 1e-3, 1e-3)),
+    ("poisson", 10**9, (1e9,), stats.poisson.logpmf(10**9, 1e9)),
+    (
+        "generalised_inverse_gaussian",
+        1.0,
+        (0.5, 1e-6, 1e-6),
+        stats.geninvgauss.logpdf(1, 0.5, 1e-6),
+    ),
+    ("generalised_inverse_gaussian", 1.0, (50.0, 2e3, 2e3), stats.geninvgauss.logpdf(1, 50, 2e3)),
+    ("normal", 1e8 + 1, (1e8, 1.0), stats.norm.logpdf(1)),
+    ("laplace", 1e5, (0.0, 1e-3), -1e8 - math.log(2e-3)),
+]
+
+
+@pytest.mark.parametrize(("name", "x", "params", "want"), FAR)
+def test_far_out_nothing_cancels(log_prob, name, x, params, want) -> None:
+    assert float(log_prob(name, x, *params)) == pytest.approx(want, rel=1e-11)
+
+
+def test_low_precision_traps_of_gaussians(run_op, log_prob) -> None:
+    # Far from zero in float32: the difference is taken first, then squared.
+    x = np.float32([40000.25, 39999.5])
+    got = run_op("log_prob", x, np.float32(40000), np.float32(0.5), dist="normal", form="")
+    np.testing.assert_allclose(got, stats.norm.logpdf([0.25, -0.5], 0, 0.5), rtol=1e-6)
+    # Axes whose spreads differ by a million; the covariance itself holds the least to 1e-4.
+    spreads = 10.0 ** np.array([-3, -1, 1, 3])
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))
+    z = np.array([[0.3, -1.2, 0.5, 2.0], [-2.0, 0.1, 1.0, -0.4]])
+    cov = turn @ np.diag(spreads**2) @ turn.T
+    points = z * spreads @ turn.T
+    want = stats.norm.logpdf(z).sum(-1) - np.log(spreads).sum()
+    got = log_prob("mvnormal", points, np.zeros(4), (cov + cov.T) / 2)
+    np.testing.assert_allclose(got, want, rtol=1e-3)
+    # Full and diagonal are one where the covariance is diagonal.
+    full = log_prob("mvnormal", z, np.zeros(4), np.diag(spreads**2))
+    diagonal = log_prob("normal", z, 0.0, spreads).sum(-1)
+    np.testing.assert_allclose(full, diagonal, rtol=1e-12)
+
+
 def test_logits_do_not_overflow(log_prob) -> None:
     got = log_prob("bernoulli", [0.0, 1.0, 0.25], [[800.0], [-800.0]], form="logits")
     np.testing.assert_allclose(got, [[-800, 0, -600], [0, -800, -200]])

@@ -62,8 +62,16 @@ def _laplace(x: Expr, mu: Expr, b: Expr) -> Expr:
 
 def _student_t(x: Expr, nu: Expr, mu: Expr, sd: Expr) -> Expr:
     half = (nu + 1.0) * 0.5
-    norm = lgamma(half) - lgamma(nu * 0.5) - 0.5 * (nu * math.pi).log() - sd.log()
+    norm = _half_step(nu * 0.5) - 0.5 * _LOG_2PI - sd.log()
     return norm - half * (((x - mu) / sd).square() / nu).log1p()
+
+
+def _half_step(a: Expr) -> Expr:
+    far = a > 1e3
+    near, wide = far.where(1, a), far.where(a, 1e3)
+    square = wide * wide
+    series = (-1 / 8 + (1 / 192 - 1 / (640.0 * square)) / square) / wide
+    return far.where(series, lgamma(near + 0.5) - lgamma(near) - 0.5 * near.log())
 
 
 def _cauchy(x: Expr, x0: Expr, gamma: Expr) -> Expr:
