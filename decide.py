@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -85,12 +86,11 @@ class Solution:
     state lacks an action), ``policy`` has the number of the best action (-1 where there is
     nothing to do). ``error_bound`` bounds the error of every value, ``None`` where nothing does.
     With a horizon, values and policy have a first axis of times. ``gain`` is the reward a step in
-    the long run. ``outputs`` are the spec's.
+    the long run.
     """
 
     name: str
     method: str
-    outputs: Arrays
     values: np.ndarray
     action_values: np.ndarray
     policy: np.ndarray
@@ -106,6 +106,13 @@ class Solution:
     actions: tuple[str, ...]
     source: Decision
     gain: float | None = None
+
+    @cached_property
+    def outputs(self) -> Arrays:
+        """The spec's outputs, worked out when they are asked for; none with a horizon."""
+        if self.method == "finite_horizon":
+            return {}
+        return self.source.outputs(self.values.reshape(-1))
 
     @property
     def advantage(self) -> np.ndarray:
@@ -154,7 +161,7 @@ class Solution:
 
     def _backup(self, state: Sequence[int]) -> tuple[str, list]:
         """A state, and its actions with their outcomes, for a backup diagram."""
-        process, grid = self.source.process, self.source.grid
+        process, grid = self.source.process.plain, self.source.grid
         fits = len(state) == len(grid) and all(0 <= i < n for i, n in zip(state, grid, strict=True))
         if not fits:
             message = f"no state is at {list(state)}"
@@ -276,7 +283,7 @@ def _answer(
         _require_average(found)
         return process, solvers.average_reward(process, settings), "average_reward"
     if policy is not None:
-        followed = process.followed(policy_chances(found, policy))
+        followed = process.plain.followed(policy_chances(found, policy))
         _require_end(found, followed, settings)
         return process, solvers.evaluate(followed, settings), "policy_evaluation"
     _require_end(found, process, settings)
@@ -289,22 +296,19 @@ def _solution(
     timed = answer.values.ndim == 2
     now = answer.values[0] if timed else answer.values
     sweeper = Sweeper(process)
-    table: np.ndarray = process.sign * process.table(
-        sweeper.action_values(np.ascontiguousarray(now))
-    )
-    acting = np.diff(process.first) > 0
-    rows = np.minimum(answer.rows, max(process.rows - 1, 0))
+    table = sweeper.action_values(np.ascontiguousarray(now))
+    table *= process.sign
+    acting = process.counts > 0
+    rows = np.minimum(answer.rows, max(len(process.action) - 1, 0))
     policy = np.where(acting, process.action[rows], -1)
     if method == "policy_evaluation":
         best = np.where(np.isnan(table), -np.inf, process.sign * table).argmax(axis=1)
         policy = np.where(acting, best, -1)
-    outputs = {} if timed else found.outputs(process.sign * now)
     lead = answer.values.shape[:-1]
     gain = answer.gain and process.sign * sum(answer.gain) / 2
     return Solution(
         name=found.program.variant or found.program.name,
         method=method,
-        outputs=outputs,
         values=(process.sign * answer.values).reshape(*lead, *found.grid),
         action_values=table.reshape(*found.grid, process.actions),
         policy=policy.reshape(*answer.rows.shape[:-1], *found.grid),
@@ -399,7 +403,7 @@ def _actions(program: Program, extracted: Extracted) -> tuple[str, ...]:
 
 def policy_chances(found: Decision, policy: Any) -> np.ndarray:
     """Chances by row of a policy that is given as a file or an array."""
-    return np.ascontiguousarray(found.process.rows_of(_policy_table(found, policy)))
+    return np.ascontiguousarray(found.process.plain.rows_of(_policy_table(found, policy)))
 
 
 def _policy_table(found: Decision, policy: Any) -> np.ndarray:
@@ -416,8 +420,8 @@ def _policy_table(found: Decision, policy: Any) -> np.ndarray:
         hint = f"probabilities {[*found.grid, process.actions]}, or whole numbers {[*found.grid]}"
         raise RuntimeFault("E802", message, hint)
     table = table.astype(float).reshape(shape)
-    allowed = process.table(np.ones(process.rows), 0.0) > 0
-    acting = allowed.any(axis=1)
+    allowed = process.plain.table(np.ones(process.rows), 0.0) > 0
+    acting = process.counts > 0
     bad = np.argwhere(((table < 0) | ((table > 0) & ~allowed)) & np.expand_dims(acting, 1))
     if len(bad):
         state, action = bad[0]
@@ -446,13 +450,11 @@ def _require_end(found: Decision, process: Process, settings: Settings) -> None:
 
 
 def _require_average(found: Decision) -> None:
-    sweeper = Sweeper(found.process)
-    sums = sweeper.totals(None)
-    if abs(sums - 1).max(initial=0.0) > 1e-9:
-        state = int(found.process.state_of_row[np.abs(sums - 1).argmax()])
+    least, state = Sweeper(found.process).least_kept()
+    if least < 1 - 1e-9:
         raise DecisionFault(
             "E622", "the average reward needs a process that never ends and does not discount",
-            found.extracted.span, f"next values count {sums.min():.6g} in {found.state(state)}",
+            found.extracted.span, f"next values count {least:.6g} in {found.state(state)}",
             "solve it with `--set gamma=1`",
         )  # fmt: skip
 

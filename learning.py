@@ -124,7 +124,7 @@ def learn(
 
 
 def _from_model(found: Decision, section: Learn, lesson: Lesson, policy: Any) -> Lessons:
-    process = found.process
+    process = found.process.plain
     simulator = Simulator(process, _starts(found, section.start))
     given = None if policy is None else policy_chances(found, policy)
     truth = None
@@ -133,7 +133,7 @@ def _from_model(found: Decision, section: Learn, lesson: Lesson, policy: Any) ->
     elif lesson.method in learners.PREDICTION or _predicts(process, lesson, given):
         chances = given
         if chances is None:
-            chances = 1.0 / np.diff(process.first)[process.state_of_row]
+            chances = 1.0 / process.counts[process.state_of_row]
         truth = _truth(process.followed(chances))
         made = learners.predict(simulator, lesson, chances, truth)
     else:
@@ -160,12 +160,12 @@ def _truth(process: Process, given: np.ndarray | None = None) -> np.ndarray | No
     except RuntimeFault:
         # A policy that never ends has no values; learning then goes on without a truth.
         return None
-    acting = np.diff(process.first) > 0
+    acting = process.counts > 0
     return np.where(acting & Sweeper(process).lasting.view(bool), values, np.nan)
 
 
 def _in_environment(found: Decision, section: Learn, lesson: Lesson, env: Any) -> Lessons:
-    process = found.process
+    process = found.process.plain
     if lesson.method not in learners.CONTROL:
         message = f"`{lesson.method}` does not learn in an environment"
         raise RuntimeFault("E408", message, f"one of {', '.join(learners.CONTROL)} does")
@@ -191,7 +191,7 @@ def _lessons(
     found: Decision, process: Process, lesson: Lesson, made: Learned, optimum: np.ndarray | None
 ) -> Lessons:
     seeds, sign = len(lesson.seeds), process.sign
-    acting = np.diff(process.first) > 0
+    acting = process.counts > 0
     tables = policy = None
     if made.q is not None:
         known = np.array([process.table(q, -np.inf) for q in made.q])

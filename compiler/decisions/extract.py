@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.decide.process import INDEX, Outcomes, Process
+from ...runtime.decide.patterns import Patterns
+from ...runtime.decide.process import INDEX, Outcomes, Process, ends
 from ..ir.graph import Graph, Node
 from ..ir.types import Span
 from . import mixtures as m
@@ -25,6 +26,10 @@ from .mixtures import Mixture
 
 PART = 1 << 18
 """Outcomes that are worked out at once."""
+SHARED_FROM = 1 << 16
+"""States from which it is worth looking for those that differ only in their place."""
+WIDEST_SHARED = 1 << 12
+"""Outcomes of a state, at most, for that."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +168,23 @@ def _assemble(bellman: Bellman, choice: Choice | None, node: Node, outcomes: boo
     actions = sample.shape[-1]
     per_state = actions * sample.outcomes
     bellman.forget_parts()
-    fixed = _fixed_states(bellman, shape, align)
-    for drop in (fixed, np.zeros(states, bool)):
-        store = _Store(shape, actions, states * per_state, choice, node, outcomes)
+    fixed, none = _fixed_states(bellman, shape, align), np.zeros(states, bool)
+    shared = states >= SHARED_FROM and per_state <= WIDEST_SHARED and not outcomes
+    while True:
+        patterns = Patterns(states, actions, sample.outcomes) if shared else None
+        store = _Store(shape, actions, states * per_state, choice, node, outcomes, patterns)
+        fits = True
         for cut in _cuts(shape, states, per_state, align):
-            store.take(action_mixture(bellman, choice, cut), drop)
+            fits = store.take(action_mixture(bellman, choice, cut), fixed)
             bellman.forget_parts()
-        if not store.reaches(drop):
-            break
-    return store.process()
+            if not fits:
+                break
+        if not fits:
+            shared = False
+        elif store.led_to(fixed) is not None:
+            fixed = none
+        else:
+            return store.process()
 
 
 def _fixed_states(bellman: Bellman, shape: tuple[int, ...], align: int) -> np.ndarray:
@@ -211,7 +224,10 @@ def _alignment(bellman: Bellman, shape: tuple[int, ...], states: int) -> int:
 
 
 class _Store:
-    """Rows and entries as they come; memory is reserved for all and touched as it fills."""
+    """Rows and entries as they come: those of every state, or (``patterns``) of every pattern.
+
+    Without patterns memory is reserved for all and touched as it fills.
+    """
 
     def __init__(
         self,
@@ -221,40 +237,43 @@ class _Store:
         choice: Choice | None,
         node: Node,
         outcomes: bool,
+        patterns: Patterns | None,
     ) -> None:
         self.shape, self.actions, self.node, self.keep = shape, actions, node, outcomes
+        self.patterns = patterns
         self.span = node.span if choice is None else choice.span
         self.sign = -1.0 if choice is not None and choice.kind == "min" else 1.0
         states = prod(shape)
+        self.counts = np.empty(states, INDEX)
+        self.state_count = self.row_count = self.entry_count = 0
+        if patterns is not None:
+            return
         if max(most, states * actions) >= np.iinfo(INDEX).max:
             message = f"{most} outcomes are more than a process may have"
             raise DecisionFault("E703", message, self.span, hint="use fewer states or outcomes")
         rows = states * actions
-        self.counts = np.empty(states, INDEX)
-        self.action, self.reward = np.empty(rows, np.int16), np.empty(rows)
-        if actions > np.iinfo(np.int16).max:
-            self.action = np.empty(rows, INDEX)
+        self.action, self.reward = np.empty(rows, INDEX), np.empty(rows)
         self.entries = np.empty(rows, INDEX)
         self.next, self.weight = np.empty(most, INDEX), np.empty(most)
         self.parts = [np.empty(most) for _ in range(3)] if outcomes else []
-        self.state_count = self.row_count = self.entry_count = 0
 
-    def reaches(self, states: np.ndarray) -> bool:
-        """Whether an entry leads to one of these states."""
-        return bool(states.any()) and self._first_entry_to(states) is not None
-
-    def _first_entry_to(self, states: np.ndarray) -> int | None:
+    def led_to(self, states: np.ndarray) -> int | None:
+        """One of these states (a mask) that an entry leads to."""
+        if not states.any():
+            return None
+        if self.patterns is not None:
+            return self.patterns.led_to(states)
         for first in range(0, self.entry_count, PART):
             there = slice(first, min(first + PART, self.entry_count))
             found = states[self.next[there]] & (self.weight[there] != 0)
             if found.any():
-                return first + int(found.argmax())
+                return int(self.next[first + int(found.argmax())])
         return None
 
-    def take(self, found: Mixture, drop: np.ndarray) -> None:
+    def take(self, found: Mixture, drop: np.ndarray) -> bool:
         """Add the next states, ``found`` being over states and their actions.
 
-        States in ``drop`` get no rows.
+        States in ``drop`` get no rows. False when there are too many patterns.
         """
         outcomes = found.outcomes
         full = (*found.shape, outcomes)
@@ -265,13 +284,24 @@ class _Store:
         reward = base + (found.chance * found.reward).sum(axis=-1)
         self._check(found, reward, allowed)
         effect = np.broadcast_to(found.chance * found.weight, full)
+        per_state = allowed.sum(axis=-1).reshape(-1)
+        place = self.state_count
+        self.counts[place : place + per_part] = per_state
+        self.state_count += per_part
+        if self.patterns is not None:
+            if outcomes != self.patterns.outcomes:
+                return False
+            tables, flat = (per_part, self.actions), (per_part, self.actions, outcomes)
+            state = np.broadcast_to(found.state.astype(INDEX, copy=False), full).reshape(flat)
+            earned = np.broadcast_to(self.sign * reward, found.shape).reshape(tables)
+            return self.patterns.add(
+                place, state, effect.reshape(flat), earned, allowed.reshape(tables)
+            )  # fmt: skip
         counted = np.broadcast_to(found.chance, full) > 0 if self.keep else effect != 0
         counted = counted & allowed[..., None]
         rows, entries = int(allowed.sum()), int(counted.sum())
         here = slice(self.row_count, self.row_count + rows)
         there = slice(self.entry_count, self.entry_count + entries)
-        per_state = allowed.sum(axis=-1).reshape(-1)
-        self.counts[self.state_count : self.state_count + per_state.size] = per_state
         numbers = np.arange(self.actions, dtype=self.action.dtype)
         self.action[here] = np.broadcast_to(numbers, found.shape)[allowed]
         self.reward[here] = self.sign * reward[allowed]
@@ -280,9 +310,9 @@ class _Store:
         self.weight[there] = effect[counted]
         if self.keep:
             self._keep(found, base, full, counted, there)
-        self.state_count += per_state.size
         self.row_count += rows
         self.entry_count += entries
+        return True
 
     def _keep(self, found: Mixture, base: np.ndarray, full: tuple, counted: Any, at: slice) -> None:
         if not found.whole:
@@ -314,15 +344,21 @@ class _Store:
 
     def process(self) -> Process:
         """What came."""
-        rows, entries = self.row_count, self.entry_count
         self._require_actions()
+        if self.patterns is not None:
+            first, action, start, next_, weight, reward = self.patterns.rows()
+            return Process(
+                self.shape, self.actions, first, action, start, next_, weight, reward, self.sign,
+                pattern=self.patterns.of_state,
+            )  # fmt: skip
+        rows, entries = self.row_count, self.entry_count
         kept = [part[:entries] for part in self.parts]
         return Process(
             self.shape,
             self.actions,
-            _running(self.counts),
+            ends(self.counts),
             self.action[:rows],
-            _running(self.entries[:rows]),
+            ends(self.entries[:rows]),
             self.next[:entries],
             self.weight[:entries],
             self.reward[:rows],
@@ -332,18 +368,10 @@ class _Store:
 
     def _require_actions(self) -> None:
         """A state without actions has no value, so none may lead to it."""
-        empty = self.counts == 0
-        entry = self._first_entry_to(empty) if empty.any() else None
-        if entry is not None:
-            state = int(self.next[entry])
+        state = self.led_to(self.counts == 0)
+        if state is not None:
             place = ", ".join(str(int(i)) for i in np.unravel_index(state, self.shape))
             raise DecisionFault(
                 "E621", "a state has no action", self.span, f"[{place}]",
                 "give its value apart: `if s == goal then 0 else max{a} ...`",
             )  # fmt: skip
-
-
-def _running(counts: np.ndarray) -> np.ndarray:
-    ends = np.zeros(len(counts) + 1, INDEX)
-    np.cumsum(counts, out=ends[1:])
-    return ends

@@ -88,12 +88,12 @@ class Simulator:
         lasting = Sweeper(process).lasting.view(bool)
         earning = np.zeros(process.states, bool)
         earning[process.state_of_row[process.reward != 0]] = True
-        acting = np.diff(process.first) > 0
+        acting = process.counts > 0
         self.stop = (~acting | (~lasting & ~earning)).astype(np.uint8)
         self.starts = np.flatnonzero(self.stop == 0).astype(INDEX)
         if starts is not None:
             self.starts = np.asarray(starts, INDEX)
-        if not len(self.starts) or (np.diff(process.first)[self.starts] == 0).any():
+        if not len(self.starts) or (process.counts[self.starts] == 0).any():
             message = "an episode would start in a state where there is nothing to do"
             raise RuntimeFault("E408", message)
 
@@ -171,7 +171,7 @@ def monte_carlo_control(
     q = np.zeros((seeds, rows))
     mode = 0 if lesson.importance is None else 1 + IMPORTANCE.index(lesson.importance)
     chances = np.full(rows, -1.0) if target is None else np.ascontiguousarray(target)
-    counts = np.diff(process.first)[process.state_of_row]
+    counts = process.counts[process.state_of_row]
     room = np.zeros((seeds, 3 * longest + 2 * rows + longest + 8))
     words = [
         chances, mode, VISITS.index(lesson.visits), _cumulative(process, 1.0 / counts),
@@ -185,7 +185,7 @@ def monte_carlo_control(
 def _cumulative(process: Process, chances: np.ndarray) -> np.ndarray:
     """Chances of rows, summed up within each state."""
     sums = np.concatenate([[0.0], np.cumsum(chances)])
-    return sums[1:] - np.repeat(sums[process.first[:-1]], np.diff(process.first))
+    return sums[1:] - np.repeat(sums[process.first[:-1]], process.counts)
 
 
 def in_environment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,10 @@ class Process:
     times: the probability times the discount, so what ends has no entry (or weight 0). Values are
     maximised; costs have their sign turned, and ``sign`` is then -1. ``shape`` is that of a table
     over the states, ``actions`` how many different ones there are.
+
+    With ``pattern``, states that differ only in their place share rows: state s has those of
+    ``pattern[s]`` in the place of s, and entry e leads to the state ``s + next[e]``. A rule over
+    millions of states then takes a few rows in all. :attr:`plain` is the same without patterns.
     """
 
     shape: tuple[int, ...]
@@ -44,21 +49,38 @@ class Process:
     reward: np.ndarray
     sign: float = 1.0
     outcomes: Outcomes | None = None
+    pattern: np.ndarray | None = None
 
     @property
     def states(self) -> int:
         """How many states there are."""
-        return len(self.first) - 1
+        return len(self.first) - 1 if self.pattern is None else len(self.pattern)
 
-    @property
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many actions each state has."""
+        counts = np.diff(self.first)
+        return counts if self.pattern is None else counts[self.pattern]
+
+    @cached_property
     def rows(self) -> int:
         """State-action pairs."""
-        return len(self.action)
+        return len(self.action) if self.pattern is None else int(self.counts.sum(dtype=np.int64))
 
-    @property
+    @cached_property
     def entries(self) -> int:
         """Outcomes that go on."""
-        return len(self.next)
+        if self.pattern is None:
+            return len(self.next)
+        counted = ends(self.weight != 0)
+        each = np.diff(counted[self.start[self.first]]).astype(np.int64)
+        return int(each @ np.bincount(self.pattern, minlength=len(each)))
+
+    @cached_property
+    def every(self) -> int:
+        """The number of entries that every row has; 0 where rows differ."""
+        sizes = np.diff(self.start)
+        return int(sizes[0]) if len(sizes) and (sizes == sizes[0]).all() else 0
 
     @property
     def bytes(self) -> int:
@@ -66,16 +88,38 @@ class Process:
         arrays = [self.first, self.action, self.start, self.next, self.weight, self.reward]
         if self.outcomes is not None:
             arrays += [self.outcomes.chance, self.outcomes.reward, self.outcomes.discount]
-        return sum(a.nbytes for a in arrays)
+        return sum(a.nbytes for a in [*arrays, *([] if self.pattern is None else [self.pattern])])
+
+    @cached_property
+    def plain(self) -> Process:
+        """The same process with rows of its own for each state."""
+        if self.pattern is None:
+            return self
+        row = _runs(self.first[self.pattern], self.counts)
+        entry = _runs(self.start[row], np.diff(self.start)[row])
+        state = np.repeat(np.arange(self.states, dtype=INDEX), self.counts)
+        sizes = np.diff(self.start)[row]
+        return replace(
+            self,
+            pattern=None,
+            first=ends(self.counts),
+            action=self.action[row],
+            start=ends(sizes),
+            next=self.next[entry] + np.repeat(state, sizes),
+            weight=self.weight[entry],
+            reward=self.reward[row],
+        )
 
     @property
     def state_of_row(self) -> np.ndarray:
-        """The state that each row belongs to."""
-        return np.repeat(np.arange(self.states, dtype=INDEX), np.diff(self.first))
+        """The state that each row belongs to (without patterns)."""
+        assert self.pattern is None
+        return np.repeat(np.arange(self.states, dtype=INDEX), self.counts)
 
     @property
     def row_of_entry(self) -> np.ndarray:
-        """The row that each entry belongs to."""
+        """The row that each entry belongs to (without patterns)."""
+        assert self.pattern is None
         return np.repeat(np.arange(self.rows, dtype=INDEX), np.diff(self.start))
 
     def place(self, state: int) -> tuple[int, ...]:
@@ -98,7 +142,7 @@ class Process:
             self,
             actions=1,
             first=np.arange(self.states + 1, dtype=INDEX),
-            action=np.zeros(self.states, self.action.dtype),
+            action=np.zeros(self.states, INDEX),
             start=self.start[self.first],
             weight=self.weight * np.repeat(probabilities, np.diff(self.start)),
             reward=np.bincount(self.state_of_row, probabilities * self.reward, self.states),
@@ -108,3 +152,16 @@ class Process:
             return mixed
         chance = self.outcomes.chance * np.repeat(probabilities, np.diff(self.start))
         return replace(mixed, outcomes=replace(self.outcomes, chance=chance))
+
+
+def ends(counts: np.ndarray) -> np.ndarray:
+    """Where runs of these lengths begin, and where the last ends."""
+    found = np.zeros(len(counts) + 1, INDEX)
+    np.cumsum(counts, out=found[1:])
+    return found
+
+
+def _runs(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """``begins[0], begins[0] + 1, ...``, as many as ``counts[0]`` says, and so on."""
+    places = np.arange(int(counts.sum(dtype=np.int64)))
+    return np.repeat(begins - (np.cumsum(counts) - counts), counts) + places

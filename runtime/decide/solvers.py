@@ -69,7 +69,7 @@ def require_end(sweeper: Sweeper) -> int | None:
     endless = sweeper.endless()
     if not endless.any():
         return None
-    process = sweeper.process
+    process = sweeper.process.plain
     earning = endless[process.state_of_row] & (process.reward != 0)
     return int(process.state_of_row[earning.argmax()]) if earning.any() else None
 
@@ -163,8 +163,9 @@ def modified_policy_iteration(sweeper: Sweeper, settings: Settings) -> Answer:
         values, new = new, values
         if stop.met(low, high, values):
             return stop.answer(values, step)
+        follower = sweeper.following(rows)
         for _ in range(settings.sweeps):
-            sweeper.follow(values, new, rows)
+            follower.backup(values, new)
             values, new = new, values
     raise stop.refuse("improvements")
 
@@ -182,7 +183,8 @@ def gauss_seidel(sweeper: Sweeper, settings: Settings) -> Answer:
 
 def prioritised(sweeper: Sweeper, settings: Settings) -> Answer:
     """The state whose value is most wrong first; ``steps`` counts states divided by all states."""
-    process = sweeper.process
+    process = sweeper.process.plain
+    sweeper = sweeper if process is sweeper.process else Sweeper(process, settings.threads)
     start, before, weight = _predecessors(process)
 
     def refine(values: np.ndarray, change: float, most: int) -> int:
@@ -261,14 +263,13 @@ def _evaluate_rows(
     sweeper: Sweeper, settings: Settings, rows: np.ndarray, values: np.ndarray, tol: float
 ) -> tuple[np.ndarray, float]:
     """The values of the policy that takes these rows, and their error."""
+    follower = sweeper.following(rows)
     if settings.evaluation == "direct":
-        chosen = np.zeros(sweeper.process.rows)
-        chosen[rows[np.diff(sweeper.process.first) > 0]] = 1.0
-        return direct_values(sweeper.process.followed(chosen)), 0.0
-    inner = _Stop(sweeper, Settings(tol=tol))
+        return direct_values(follower.process.plain), 0.0
+    inner = _Stop(follower, Settings(tol=tol))
     new = np.empty_like(values)
     for _ in range(settings.max_steps):
-        low, high = sweeper.follow(values, new, rows)
+        low, high = follower.backup(values, new)
         values, new = new, values
         if inner.met(low, high, values):
             error = inner.centre(values)
@@ -277,13 +278,16 @@ def _evaluate_rows(
 
 
 def direct_values(process: Process) -> np.ndarray:
-    """The values of a process without choice, by a sparse factorisation of ``I - P``."""
+    """The values of a process with at most one row a state, by factorising ``I - P``."""
     sparse, linalg = _scipy()
     shape = (process.states, process.states)
-    moves = sparse.csr_matrix((process.weight, process.next, process.start), shape)
+    entries = (process.weight, process.next, process.start[process.first])
+    moves = sparse.csr_matrix(entries, shape)
     system = sparse.identity(process.states, format="csc") - moves.tocsc()
+    reward = np.zeros(process.states)
+    reward[process.state_of_row] = process.reward
     with np.errstate(all="ignore"):
-        values = np.asarray(linalg.spsolve(system, process.reward))
+        values = np.asarray(linalg.spsolve(system, reward))
     if not np.isfinite(values).all():
         message = "the values of this policy have no unique solution"
         raise RuntimeFault("E408", message, "some state never ends, and nothing is discounted")
@@ -295,12 +299,12 @@ def linear_program(sweeper: Sweeper, settings: Settings) -> Answer:
     sparse, _ = _scipy()
     from scipy.optimize import linprog
 
-    process = sweeper.process
+    process = sweeper.process.plain
     shape = (process.rows, process.states)
     moves = sparse.csr_matrix((process.weight, process.next, process.start), shape)
     ones = np.ones(process.rows)
     own = sparse.csr_matrix((ones, (np.arange(process.rows), process.state_of_row)), shape)
-    empty = np.diff(process.first) == 0
+    empty = process.counts == 0
     bounds = [(0.0, 0.0) if none else (None, None) for none in empty]
     cost = np.ones(process.states)
     found = linprog(cost, (moves - own).tocsr(), -process.reward, bounds=bounds, method="highs")
@@ -342,7 +346,7 @@ def evaluate(process: Process, settings: Settings) -> Answer:
     sweeper = Sweeper(process, settings.threads)
     if settings.evaluation != "direct":
         return value_iteration(sweeper, settings)
-    values = direct_values(process.followed(np.ones(process.rows)))
+    values = direct_values(process.plain)
     new = np.empty_like(values)
     stop = _Stop(sweeper, settings)
     low, high = sweeper.backup(values, new)

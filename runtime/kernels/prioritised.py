@@ -52,7 +52,7 @@ def _sift_down(heap, place, priority, i):
 
 
 @njit(error_model="numpy")
-def prioritised(row, task, slot):
+def prioritised(row, task, slot, count, shared):
     """Back up the most wrong state until none is wrong by ``tol``.
 
     Words behind the process: ``values, priority, heap, place, before_start, before,
@@ -61,8 +61,8 @@ def prioritised(row, task, slot):
     and ``heap`` all states. ``out`` gets the backups made and the last bound.
     """
     states = load_i64(row)
-    first, start, next_ = load_i64(row + 16), load_i64(row + 24), load_i64(row + 32)
-    weight, reward = load_i64(row + 40), load_i64(row + 48)
+    first, start, next_ = load_i64(row + 24), load_i64(row + 32), load_i64(row + 40)
+    weight, reward = load_i64(row + 48), load_i64(row + 56)
     values_at = load_i64(row + AT)
     values, priority = f64s(values_at, states), f64s(load_i64(row + AT + 8), states)
     heap, place = i32s(load_i64(row + AT + 16), states), i32s(load_i64(row + AT + 24), states)
@@ -78,7 +78,7 @@ def prioritised(row, task, slot):
         s = heap[0]
         top = -math.inf
         for r in range(begins[s], begins[s + 1]):
-            top = max(top, _row_value(r, start, next_, weight, reward, values_at))
+            top = max(top, _row_value(r, 0, start, next_, weight, reward, values_at, count))
         if begins[s] == begins[s + 1]:
             top = 0.0
         change = abs(top - values[s])

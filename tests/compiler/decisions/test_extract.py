@@ -10,6 +10,9 @@ from tilth.compiler.decisions.faults import DecisionFault
 from tilth.compiler.decisions.frames import Cut, reshape_cut
 from tilth.compiler.interpret import interpret
 from tilth.program import load
+from tilth.runtime.decide import patterns
+from tilth.runtime.decide.solvers import Settings, solve
+from tilth.runtime.decide.sweeps import Sweeper
 
 HEAD = "tilth: 1\nname: example\nmodel: |\n"
 
@@ -228,3 +231,55 @@ def test_a_table_whose_chances_do_not_sum_to_one_is_refused():
     with pytest.raises(DecisionFault) as refusal:
         extract(graph, feeds)
     assert refusal.value.code == "E504" and "500" in refusal.value.found
+
+
+SHARED = (
+    """
+    index s : grid(9, 7)
+    index a : {up, right, down, left}
+    step = [[-1, 0], [0, 1], [1, 0], [0, -1]]
+    s' ~ choice(0.7: clamp(s + step[a]), 0.2: clamp(s + step[(a + 1) % 4]), 0.1: s)
+    R[s, a] = if s == [8, 6] then 3 else a - 2
+    fix { V[s] = if s == [0, 0] then 0 else max{a} (R[s, a] + 0.9 * E{s'} V[s']) }
+    output V
+    """,
+    FORMS["actions of a state"],
+    FORMS["costs"],
+)
+
+
+@pytest.mark.parametrize("text", SHARED)
+def test_states_that_differ_only_in_their_place_share_rows(tmp_path, monkeypatch, text):
+    graph = graph_of(tmp_path, text)
+    wanted = extract(graph, {}).process
+    monkeypatch.setattr(module, "SHARED_FROM", 1)
+    monkeypatch.setattr(module, "PART", 40)
+    shared = extract(graph, {}).process
+    assert shared.pattern is not None and wanted.pattern is None
+    assert len(shared.action) <= wanted.rows
+    assert (shared.states, shared.rows, shared.entries) == (
+        wanted.states, wanted.rows, wanted.entries)  # fmt: skip
+    plain = shared.plain
+    for field in ("first", "action", "reward"):
+        np.testing.assert_array_equal(getattr(plain, field), getattr(wanted, field))
+    flows = [
+        np.bincount(p.row_of_entry * p.states + p.next, p.weight, p.rows * p.states)
+        for p in (plain, wanted)
+    ]
+    np.testing.assert_allclose(*flows, rtol=1e-15)
+    for method in ("value_iteration", "gauss_seidel", "prioritised", "policy_iteration",
+                   "modified_policy_iteration", "linear_program"):  # fmt: skip
+        one, two = (solve(p, Settings(method, tol=1e-7)) for p in (shared, wanted))
+        np.testing.assert_allclose(one.values, two.values, atol=1e-6)
+    tables = [Sweeper(p, 1).action_values(one.values) for p in (shared, wanted)]
+    np.testing.assert_allclose(*tables, atol=1e-12)
+
+
+def test_too_many_patterns_make_rows_of_their_own(tmp_path, monkeypatch):
+    graph = load("garnet").graph
+    wanted = extract(graph, {}).process
+    monkeypatch.setattr(module, "SHARED_FROM", 1)
+    monkeypatch.setattr(patterns, "MOST", 16)
+    found = extract(graph, {}).process
+    assert found.pattern is None
+    np.testing.assert_array_equal(found.next, wanted.next)

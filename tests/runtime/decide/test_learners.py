@@ -122,7 +122,7 @@ def test_off_policy_control_finds_the_optimum_of_a_lake_without_wind(method):
     plan = lesson(method, 20_000, alpha=0.2, epsilon=0.5, seeds=(0, 1, 2))
     found = learners.control(Simulator(process), plan)
     assert found.q.shape == (3, 64) and not np.array_equal(found.lengths[0], found.lengths[1])
-    truth = Sweeper(process).action_values(best)
+    truth = process.rows_of(Sweeper(process).action_values(best))
     for q in found.q:
         assert np.abs(q - truth).max() < 1e-3
 
@@ -132,7 +132,7 @@ def test_expected_sarsa_learns_the_values_of_what_it_does():
     plan = lesson("expected_sarsa", 20_000, alpha=0.2, epsilon=0.2)
     (q,) = learners.control(Simulator(process), plan).q
     values = evaluate(process.followed(greedy_chances(process, q, 0.2)), Settings(tol=1e-12)).values
-    assert np.abs(q - Sweeper(process).action_values(values)).max() < 1e-3
+    assert np.abs(q - process.rows_of(Sweeper(process).action_values(values))).max() < 1e-3
 
 
 def test_q_learning_on_the_cliff_takes_the_shortest_way_and_sarsa_the_safe_one():
@@ -176,7 +176,7 @@ def test_monte_carlo_control_and_importance_sampling():
         assert evaluate(greedy, Settings(tol=1e-10)).values.mean() > 1.5 * by_chance
     skewed = np.tile([0.4, 0.3, 0.2, 0.1], process.states)
     truth = evaluate(process.followed(skewed), Settings(tol=1e-12)).values
-    wanted = Sweeper(process).action_values(truth)
+    wanted = process.rows_of(Sweeper(process).action_values(truth))
     for importance in learners.IMPORTANCE:
         plan = lesson("monte_carlo", 60_000, seeds=(0, 1, 2, 3), importance=importance)
         q = learners.monte_carlo_control(Simulator(process), plan, skewed).q.mean(axis=0)

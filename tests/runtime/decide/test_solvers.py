@@ -26,7 +26,7 @@ def random_process(seed, states=23, actions=4, outcomes=3, gamma=0.9, ragged=Tru
         (states,),
         actions,
         np.append(0, np.cumsum(counts)).astype(INDEX),
-        np.nonzero(allowed)[1].astype(np.int16),
+        np.nonzero(allowed)[1].astype(INDEX),
         (np.arange(rows + 1) * outcomes).astype(INDEX),
         rng.integers(0, states, rows * outcomes).astype(INDEX),
         gamma * chances.reshape(-1),
@@ -132,7 +132,7 @@ def test_four_relations_between_v_and_q():
         policy = weights / np.bincount(state, weights, process.states)[state]
         mixed = process.followed(policy)
         v = solvers.evaluate(mixed, Settings(tol=1e-12)).values
-        q = Sweeper(process, 1).action_values(v)
+        q = process.rows_of(Sweeper(process, 1).action_values(v))
         by_state = np.bincount(state, policy * q, process.states)
         np.testing.assert_allclose(v, by_state, atol=1e-10)
         np.testing.assert_allclose(q, process.reward + moves @ v, atol=1e-10)
@@ -141,7 +141,7 @@ def test_four_relations_between_v_and_q():
         np.testing.assert_allclose(q, process.reward + moves @ by_state, atol=1e-10)
 
         best = solve(process, Settings(tol=1e-12)).values
-        q = Sweeper(process, 1).action_values(best)
+        q = process.rows_of(Sweeper(process, 1).action_values(best))
         top = np.full(process.states, -np.inf)
         np.maximum.at(top, state, q)
         top[np.diff(process.first) == 0] = 0
@@ -188,7 +188,7 @@ def test_the_average_reward_is_what_long_runs_earn():
 
 def test_a_periodic_chain_has_an_average_too():
     ring = Process(
-        (2,), 1, np.array([0, 1, 2], INDEX), np.zeros(2, np.int16), np.array([0, 1, 2], INDEX),
+        (2,), 1, np.array([0, 1, 2], INDEX), np.zeros(2, INDEX), np.array([0, 1, 2], INDEX),
         np.array([1, 0], INDEX), np.ones(2), np.array([3.0, 0.0]),
     )  # fmt: skip
     low, high = solvers.average_reward(ring, Settings(tol=1e-9)).gain
@@ -214,7 +214,7 @@ def test_what_does_not_converge_says_so():
 def test_endless_states_are_found():
     """0 -> 0, 1 -> 1 or 2, 2 ends."""
     process = Process(
-        (3,), 2, np.array([0, 1, 3, 4], INDEX), np.array([0, 0, 1, 0], np.int16),
+        (3,), 2, np.array([0, 1, 3, 4], INDEX), np.array([0, 0, 1, 0], INDEX),
         np.array([0, 1, 2, 3, 3], INDEX), np.array([0, 1, 2], INDEX), np.ones(3), np.ones(4),
     )  # fmt: skip
     sweeper = Sweeper(process, 1)
