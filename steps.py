@@ -48,20 +48,32 @@ def by_cpu(graph: Graph, training: bool) -> Call:
     from .compiled import graph_source, plan_of
     from .runtime.module import Module
 
+    # A call reads weights where they lie, in the buffers that training moves.
+    graph, paths = weights_as_inputs(graph)
     text = graph_source(graph, graph.name, None, Options(training=training))
-    plan = plan_of(text, "step")
-    ports = [port.name for port in plan.inputs]
-    module: Module | None = None
+    module = Module(plan_of(text, "step"), {})
+    ports = [port.name for port in module.plan.inputs]
 
     def call(inputs: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Arrays:
-        nonlocal module
-        if module is None:
-            module = Module(plan, weights)
-        else:
-            module.reload(weights)
-        return module.run({name: inputs[name] for name in ports})
+        given = {name: weights[path] for name, path in paths.items()}
+        return module.run({name: inputs[name] for name in ports if name not in given} | given)
 
     return call
+
+
+WEIGHT = "weight "
+"""Before a weight's path, the name of the input that takes its place."""
+
+
+def weights_as_inputs(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """The graph with every weight an input of the call; the weights' paths by input."""
+    made, paths = graph.copy(), {}
+    for index, node in graph.of_op("param"):
+        path = str(node.attrs["path"])
+        paths[WEIGHT + path] = path
+        made.replace_uses(Value(index), made.add_input(WEIGHT + path, node.type))
+    made.prune()
+    return made, paths
 
 
 ENGINES: dict[str, Compile] = {"reference": by_reference, "cpu": by_cpu}

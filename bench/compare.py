@@ -31,6 +31,7 @@ Note = Callable[[str], None]
 class Row:
     """What one engine showed; ``None`` for what was not measured.
 
+    ``train`` rows are of whole steps of training: loss, gradients and update.
     ``ratio`` is ``ratio_to_best_peer``: the best peer's time over ours, paired by round (above 1
     we are faster); only on our own row. ``peak_share`` is the part of the machine's multiply-add
     peak that the model's arithmetic took, which an engine that multiplies less may exceed.
@@ -51,6 +52,7 @@ class Row:
     peak_share: float | None = None
     rounds: int = 0
     note: str = ""
+    train: bool = False
     profile: tuple[Profiled, ...] = field(default=(), repr=False)
     machine: Machine | None = field(default=None, repr=False)
 
@@ -68,6 +70,7 @@ class Row:
             "warm_s": _rounded(self.warm_s),
             "max_rel_err": _rounded(self.max_rel_err),
             "ratio_to_best_peer": _rounded(ratio and ratio.median),
+            **({"train": True} if self.train else {}),
         }
 
     def as_record(self) -> dict[str, Any]:
@@ -106,10 +109,11 @@ def compare(
     with _folder() as folder:
         note(f"{label}: reference outputs in float64")
         problem = write_problem(folder, chosen, any(ENGINES[n].reads_onnx for n in names))
-        macs = cost(problem.graph).macs
+        macs = cost(problem.step.graph if chosen.train else problem.graph).macs
         for count in threads:
             note(f"{label}: {count} threads")
-            rows = [Row(label, chosen.sizes.get("N", 1), count, name) for name in names]
+            batch, train = chosen.sizes.get("N", 1), chosen.train
+            rows = [Row(label, batch, count, name, train=train) for name in names]
             flops = 2 * macs if isinstance(macs, int) else None
             yield _measured(problem, rows, own, schedule, flops, profile)
 
@@ -178,7 +182,8 @@ def _seen(start: Start) -> dict[str, Any]:
 
 def _best_setting(problem: Problem, row: Row, schedule: Schedule) -> str:
     """The engine's fastest setting here; one that fails is passed over unless all do."""
-    settings = ENGINES[row.engine].settings
+    engine = ENGINES[row.engine]
+    settings = engine.training if problem.chosen.train else engine.settings
     if len(settings) == 1:
         return settings[0]
     with ExitStack() as stack:

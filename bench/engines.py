@@ -25,6 +25,7 @@ Profile = Callable[[Problem, int, str], list[Profiled]]
 class Engine:
     """One engine.
 
+    ``training`` are the settings of steps of training, none where the engine does not train.
     ``package`` must be installed. ``write`` makes the file that the engine reads, before its
     process starts, and gives the bytes of memory that it should need; ``reads_onnx`` says that it
     is ``model.onnx``. ``profile`` tells where its time goes, if it can.
@@ -35,6 +36,7 @@ class Engine:
     name: str
     prepare: Prepare
     settings: tuple[str, ...] = ("",)
+    training: tuple[str, ...] = ()
     package: str = "numpy"
     reads_onnx: bool = False
     write: Callable[[Problem, int], int] | None = None
@@ -83,12 +85,13 @@ ENGINES = {
         Engine(
             "tilth",
             late("own", "prepare_tilth"),
+            training=("",),
             package="numba",
             write=late("own", "write_tilth"),
             profile=late("own", "profile_tilth"),
             wake=late("own", "wake_tilth"),
         ),
-        Engine("reference", late("own", "prepare_reference")),
+        Engine("reference", late("own", "prepare_reference"), training=("",)),
         Engine(
             "onnxruntime",
             late("peers", "prepare_onnxruntime"),
@@ -110,6 +113,7 @@ ENGINES = {
             "torch",
             late("torch_net", "prepare_torch"),
             ("eager channels_last", "eager", "frozen channels_last", "frozen"),
+            ("channels_last foreach", "channels_last fused"),
             package="torch",
             wake=package("torch"),
         ),

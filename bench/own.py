@@ -13,6 +13,7 @@ from typing import Any
 
 from .problem import Arrays, Problem
 from .profiles import Profiled
+from .training import compared, first_state, prepare_step, step_inputs, step_source
 
 
 def write_tilth(problem: Problem, threads: int) -> int:
@@ -25,6 +26,11 @@ def write_tilth(problem: Problem, threads: int) -> int:
 
     program, sizes = problem.program, problem.chosen.sizes
     path = problem.module(threads)
+    if problem.chosen.train:
+        text, parts = step_source(problem.step, f"A step of training {program.name}", threads)
+        path.write_text(text, encoding="utf-8")
+        path.with_suffix(".json").write_text(json.dumps(_owners(*parts)))
+        return plan_of(text, program.name).memory_bound(threads)
     text = module_source(program, sizes, threads)
     path.write_text(text, encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(_owners(*lowered(program, sizes, threads))))
@@ -65,6 +71,8 @@ def wake_tilth() -> None:
 def prepare_tilth(problem: Problem, threads: int, setting: str) -> Callable[[], Arrays]:
     """The runnable module with its weights."""
     module, inputs = _module(problem, threads), problem.inputs
+    if problem.chosen.train:
+        return prepare_step(module, problem.step, problem.weights, inputs)
 
     def call() -> Arrays:
         return module.run(inputs)
@@ -74,13 +82,24 @@ def prepare_tilth(problem: Problem, threads: int, setting: str) -> Callable[[], 
 
 def profile_tilth(problem: Problem, threads: int, setting: str) -> list[Profiled]:
     """Each op of the plan, its rows added up, in the order in which they run."""
-    rows = _module(problem, threads).profile(problem.inputs)
+    module, inputs = _module(problem, threads), problem.inputs
+    rows = module.profile(_given(problem, module, inputs) if problem.chosen.train else inputs)
     owners = json.loads(problem.module(threads).with_suffix(".json").read_text())
     found: dict[int, list[Profiled]] = {}
     for (label, kernel, seconds), (owner, op, flops, moved) in zip(rows, owners, strict=True):
         row = Profiled(f"{label or op} ({kernel})", seconds * 1e3, flops, moved)
         found.setdefault(owner, []).append(row)
     return [_joined(parts) for parts in found.values()]
+
+
+def _given(problem: Problem, module: Any, inputs: Arrays) -> Arrays:
+    """All that the first step reads."""
+    from ..steps import WEIGHT
+
+    state = first_state(problem.step, problem.weights)
+    known = step_inputs(problem.step, state, inputs)
+    known |= {f"{WEIGHT}{path}": array for path, array in state.weights.items()}
+    return {port.name: known[port.name] for port in module.plan.inputs}
 
 
 def _joined(parts: list[Profiled]) -> Profiled:
@@ -93,6 +112,10 @@ def prepare_reference(problem: Problem, threads: int, setting: str) -> Callable[
     """The reference interpreter in the graph's own precision."""
     from ..compiler.interpret import interpret
 
+    if problem.chosen.train:
+        step, known = problem.step, first_state(problem.step, problem.weights)
+        given = step_inputs(step, known, problem.inputs)
+        return lambda: compared(step, interpret(step.graph, given, problem.weights))
     graph, weights, inputs = problem.graph, problem.weights, problem.inputs
 
     def call() -> Arrays:
@@ -108,4 +131,8 @@ def _module(problem: Problem, threads: int) -> Any:
     made = importlib.util.module_from_spec(found)
     sys.modules[path.stem] = made  # where a compiled file looks itself up
     found.loader.exec_module(made)
+    if problem.chosen.train:
+        from ..runtime.module import Module
+
+        return Module(made.plan, {}, threads)  # a step is given its weights at every call
     return made.load_weights(str(problem.folder / "weights.safetensors"), threads)

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import training
+
 if TYPE_CHECKING:
     # Imported where they are used: an engine's process that needs no graph must not pay for them.
     from ..compiler.ir.graph import Graph, Value
+    from ..compiler.training.step import Step
     from ..program import Program
 
 Arrays = dict[str, np.ndarray]
@@ -28,12 +31,16 @@ NOMINAL = {"H": 224, "W": 224}
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which model at which sizes: all that :func:`tilth.load` needs to load it again."""
+    """Which model at which sizes: all that :func:`tilth.load` needs to load it again.
+
+    ``train`` asks for steps of training rather than inference.
+    """
 
     spec: str
     variant: str | None = None
     options: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    train: bool = False
 
     def load(self) -> Program:
         """The program, its sizes still open."""
@@ -55,7 +62,8 @@ class Problem:
     def chosen(self) -> Chosen:
         """Which model it is."""
         data = json.loads((self.folder / "model.json").read_text(encoding="utf-8"))
-        return Chosen(data["spec"], data["variant"], tuple(data["options"]), data["sizes"])
+        options, sizes = tuple(data["options"]), data["sizes"]
+        return Chosen(data["spec"], data["variant"], options, sizes, data["train"])
 
     @cached_property
     def program(self) -> Program:
@@ -64,8 +72,15 @@ class Problem:
 
     @cached_property
     def graph(self) -> Graph:
-        """The graph with all sizes bound."""
+        """The graph with all sizes bound; that of the loss for steps of training."""
+        if self.chosen.train:
+            return training.training_graph(self.program, self.chosen.sizes)
         return self.program.graph.bind(self.chosen.sizes)
+
+    @cached_property
+    def step(self) -> Step:
+        """The step of training."""
+        return training.training_step(self.graph)
 
     @cached_property
     def weights(self) -> Arrays:
@@ -106,7 +121,14 @@ def write_problem(folder: Path, chosen: Chosen, onnx: bool, seed: int = 0) -> Pr
     graph = problem.graph
     weights = bench_weights(problem.program, chosen.sizes, seed)
     inputs = bench_inputs(graph, seed)
-    outputs = interpret(graph, inputs, weights, seed, precision="f64")
+    if chosen.train:
+        inputs = training.training_inputs(graph, inputs, seed)
+        known = training.step_inputs(problem.step, training.first_state(problem.step, weights),
+                                     inputs)  # fmt: skip
+        results = interpret(problem.step.graph, known, weights, seed, precision="f64")
+        outputs = training.compared(problem.step, results)
+    else:
+        outputs = interpret(graph, inputs, weights, seed, precision="f64")
     if not all(np.isfinite(array).all() for array in outputs.values()):
         message = f"`{chosen.spec}` gives infinite values with random weights"
         raise OpError("E802", message, "nothing can be compared; choose other sizes")

@@ -40,6 +40,10 @@ def prepare_torch(problem: Problem, threads: int, setting: str) -> Callable[[], 
     """The graph as a module under ``setting``; raises ``NotImplementedError`` for other ops."""
     import torch
 
+    if problem.chosen.train:
+        from .torch_training import prepare_torch_step
+
+        return prepare_torch_step(problem, threads, setting)
     torch.set_num_threads(threads)
     last = "channels_last" in setting
     graph = problem.graph
@@ -81,7 +85,7 @@ def steps_of(graph: Graph, weights: Arrays) -> tuple[list[Step], dict[Value, np.
         results = tuple(Value(index, place) for place in range(len(node.types)))
         step = Step(node.op, node.attrs, graph.operands(index), results)
         steps[index] = _folded(graph, step, steps, arrays)
-    return _released(graph, [_in_place(graph, step, steps) for step in steps.values()]), arrays
+    return released(graph, [in_place(graph, step, steps) for step in steps.values()]), arrays
 
 
 def _folded(
@@ -109,7 +113,8 @@ def _folded(
     return Step("conv", conv.attrs, (x, *made), step.results)
 
 
-def _in_place(graph: Graph, step: Step, steps: dict[int, Step]) -> Step:
+def in_place(graph: Graph, step: Step, steps: dict[int, Step]) -> Step:
+    """The step over its first operand's memory, where nothing else reads that."""
     if step.op not in ("relu", "relu6", "add"):
         return step
     first = step.operands[0]
@@ -121,7 +126,8 @@ def _in_place(graph: Graph, step: Step, steps: dict[int, Step]) -> Step:
     return replace(step, op=f"{step.op}_") if same else step
 
 
-def _released(graph: Graph, steps: list[Step]) -> list[Step]:
+def released(graph: Graph, steps: list[Step]) -> list[Step]:
+    """The steps with what each may let go of."""
     kept = {value for _, value in graph.outputs}
     last = {value: place for place, step in enumerate(steps) for value in step.operands}
     return [

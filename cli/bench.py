@@ -38,6 +38,9 @@ def configure(parser: ArgumentParser) -> None:
         " decision processes: quantecon; dense random fields: pydensecrf",
     )
     parser.add_argument("--engine", choices=OWN, default=OWN[0], help="which of ours")
+    parser.add_argument(
+        "--train", action="store_true", help="measure steps of training: gradients and update too"
+    )
     parser.add_argument("--batch", metavar="N,...", type=_numbers, default=(1,))
     parser.add_argument(
         "--threads", metavar="N,...", type=_numbers, help="all processors by default"
@@ -67,7 +70,10 @@ def run(args: Namespace) -> int:
     peers = args.against
     if peers is None:
         peers = tuple(name for name in PEERS if ENGINES[name].installed)
+        peers = tuple(name for name in peers if ENGINES[name].training or not args.train)
     for name in peers:
+        if args.train and not ENGINES[name].training:
+            raise Failure(f"`{name}` does not train", "compare with `--against torch`", usage=True)
         if not ENGINES[name].installed:
             raise Failure(f"`{name}` is not installed", f"pip install {ENGINES[name].package}")
         if ENGINES[name].reads_onnx and importlib.util.find_spec("onnx") is None:
@@ -139,7 +145,7 @@ def _bench(
     found: list[Row] = []
     with located_faults(program.sources):
         sizes = nominal_sizes(program, batch, dict(args.shape))
-        chosen = Chosen(model, args.variant, tuple(args.set), sizes)
+        chosen = Chosen(model, args.variant, tuple(args.set), sizes, args.train)
         schedule = Schedule(rounds=args.rounds, seconds=args.seconds)
         parts = (chosen, label, peers, args.engine, threads, schedule, note, args.profile)
         for rows in compare(*parts):
@@ -151,7 +157,8 @@ def _bench(
 
 def _save(folder: Path, rows: list[Row]) -> None:
     try:
-        path = save_results(folder, rows[0].model, [row.as_record() for row in rows])
+        name = f"{rows[0].model}.train" if rows[0].train else rows[0].model
+        path = save_results(folder, name, [row.as_record() for row in rows])
         write_table(path.parent)
     except OSError as error:
         raise Failure(f"cannot write into `{folder}`: {reason(error)}") from error
@@ -162,7 +169,8 @@ def _show(rows: list[Row]) -> None:
     from rich.table import Table
 
     first = rows[0]
-    title = f"{first.model}, batch {first.batch}, {first.threads} threads"
+    what = "training, " if first.train else ""
+    title = f"{first.model}, {what}batch {first.batch}, {first.threads} threads"
     table = Table(title=title, title_justify="left")
     table.add_column("engine")
     for name in ("ms", "quartiles", "ours faster by", "of peak", "MB", "cold s", "warm s", "error"):

@@ -16,6 +16,7 @@ from .options import Options
 from .passes.common_subexpressions import common_subexpressions
 from .passes.dead_code import dead_code
 from .passes.fold_batch_norm import fold_batch_norm
+from .passes.fuse_batch_norm import fuse_batch_norm
 from .passes.fuse_elementwise import fuse_elementwise
 from .passes.fuse_epilogue import fuse_epilogue
 from .passes.fuse_prologue import fuse_prologue
@@ -60,6 +61,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("tidy", simplify, "what folding, merging and hoisting left"),
     Pass("share_folded", common_subexpressions, "scales, shifts and index tables repeat"),
     Pass("dead_code", dead_code, "fusion asks who reads a value; the dead must not answer"),
+    Pass("fuse_batch_norm", fuse_batch_norm, "before products and groups take their readers"),
     Pass("fuse_prologue", fuse_prologue, "norms that could not fold, before they join a group"),
     Pass("sink_into_concat", sink_into_concat, "an epilogue then takes what follows a join"),
     Pass("fuse_epilogue", fuse_epilogue, "convolutions take what follows before groups do"),

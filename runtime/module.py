@@ -213,13 +213,19 @@ class Module:
         results = self.run(inputs)
         return next(iter(results.values())) if len(results) == 1 else results
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Run on arrays by input name; outputs by name."""
+    def run(
+        self, inputs: Mapping[str, Any], into: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Run on arrays by input name; outputs by name.
+
+        ``into`` are arrays, by output, that may be overwritten: an output is put there where it
+        fits, else in a new array. They must share no memory with the inputs.
+        """
         from .walker import walk
 
         arrays = [self._input(port, inputs) for port in self.plan.inputs]
         self._unknown(inputs)
-        results = [np.empty(port.shape, port.dtype) for port in self.plan.outputs]
+        results = [_room_for(port, (into or {}).get(port.name)) for port in self.plan.outputs]
         with self._lock:
             self._in_flight += 1
             alone = self._in_flight == 1
@@ -296,6 +302,13 @@ class Module:
                 raise RuntimeFault(
                     "E802", f"there is no input `{name}`", f"inputs: {', '.join(known)}"
                 )
+
+
+def _room_for(port: Port, given: np.ndarray | None) -> np.ndarray:
+    fits = given is not None and given.shape == port.shape and given.dtype == port.dtype
+    if given is not None and fits and given.flags.c_contiguous and given.flags.writeable:
+        return given
+    return np.empty(port.shape, port.dtype)
 
 
 def aligned(size: int) -> np.ndarray:

@@ -36,6 +36,7 @@ __all__ = [
     "taps_linear",
     "taps_nearest",
     "transformed",
+    "turned",
     "vector",
     "whole",
     "window_shares",
@@ -116,6 +117,17 @@ def dense(weight: np.ndarray, groups: int) -> np.ndarray:
     for group in range(groups):
         full[group, :, group] = weight.reshape(groups, k // groups, *weight.shape[1:])[group]
     return full.reshape(k, groups * c, *weight.shape[2:])
+
+
+def turned(weight: Any, groups: int) -> np.ndarray:
+    """Weights of the backward convolution: inputs and outputs of a group exchanged, taps reversed.
+
+    [K, C/groups, ...] becomes [C, K/groups, ...].
+    """
+    weight = np.asarray(weight)
+    k, c, *kernel = weight.shape
+    apart = weight.reshape(groups, k // groups, c, *kernel).swapaxes(1, 2)
+    return np.flip(apart, tuple(range(3, apart.ndim))).reshape(groups * c, k // groups, *kernel)
 
 
 def vector(values: np.ndarray, multiple: int) -> np.ndarray:

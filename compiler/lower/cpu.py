@@ -78,6 +78,7 @@ class Lowering:
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
         self.parents = placements(self.graph, self.phases)
+        self.spans = flat_placements(self.graph, self.phases)
         self.readers = {index: self.graph.users(index) for index, _ in self.graph.nodes()}
 
     def inside(self, region: Graph, given: Sequence[Storage | str]) -> Lowering:
@@ -191,6 +192,12 @@ class Lowering:
         port = self.port_of(value)
         if value in self.goals and self.goals[value].contiguous:
             made = self.goals[value]
+        elif value in self.spans and port is None:
+            whole, start = self.spans[value]
+            kind = self.type_of(value)
+            place = self.new_flat(whole).place
+            offset = start * DTYPES[kind.dtype].itemsize
+            made = Flat(place.moved(offset), self.shape(value), kind.dtype)
         else:
             place = Place(None, 0, port) if port is not None else self.room(self.bytes_of(value))
             made = Flat(place, self.shape(value), self.type_of(value).dtype)
@@ -370,6 +377,32 @@ def placements(graph: Graph, loaded: set[int]) -> dict[Value, Parent]:
     return found
 
 
+def flat_placements(graph: Graph, loaded: set[int]) -> dict[Value, tuple[Value, int]]:
+    """Row-major values that are joined end to end, and the element at which each begins.
+
+    What is joined may be the value under another shape: gradients go into flat buffers.
+    """
+    found: dict[Value, tuple[Value, int]] = {}
+    for index, node in graph.nodes():
+        if node.op != "concat" or node.attrs["axis"] != 0 or index in loaded:
+            continue
+        start = 0
+        for operand in graph.operands(index):
+            value = operand
+            while graph.node(value.node).op == "reshape":
+                value = graph.operands(value.node)[0]
+            producer = graph.node(value.node)
+            movable = producer.op not in (*LEAVES, *VIEWS) and value.node not in loaded
+            if movable and value not in found and graph.operands(index).count(operand) == 1:
+                found[value] = (Value(index), start)
+            start += prod(cast(int, d) for d in graph.type_of(operand).shape)
+    return found
+
+
+VIEWS = ("split", "slice", "take", "transpose", "broadcast", "concat")
+"""Ops whose results may be views of what they read, or have a place already."""
+
+
 def in_whole_blocks(graph: Graph, index: int) -> bool:
     """Whether every operand of a concatenation begins at a block."""
     *rest, _ = graph.operands(index)
@@ -425,6 +458,8 @@ WITHOUT_KERNEL = {
 
 def load_rules() -> None:
     """Import the modules that fill the table; they import this one."""
+    from . import cpu_backward as cpu_backward
+    from . import cpu_batch_norm as cpu_batch_norm
     from . import cpu_chain as cpu_chain
     from . import cpu_contract as cpu_contract
     from . import cpu_conv as cpu_conv

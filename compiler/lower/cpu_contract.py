@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from ...runtime.kernels.pointwise import Writer, row_major
 from ..ir.graph import Node, Value
 from ..ops.contract import parse_spec
 from .cpu import Lowering, rule
+from .cpu_linear import back_product, outer_product
 from .cpu_nest import Strided, Walk, emit_nest
 from .storage import Flat
 
@@ -33,10 +34,25 @@ def lower_contract(state: Lowering, index: int, node: Node) -> None:
     semiring = str(node.attrs["semiring"])
     operands = [state.view(v) for v in state.graph.operands(index)]
     parts, output = parse_spec(str(node.attrs["spec"]), len(operands))
+    product = _dense_product(parts, output) if semiring == "sum_product" else None
+    if product is not None and node.type.dtype == "f32":
+        d, x = (state.flat(v) for v in state.graph.operands(index))
+        product(state, index, node.name or node.op, d, x)
+        return
     terms = list(zip(parts, operands, strict=True))
     if len(terms) > 2 and semiring in DISTRIBUTIVE:
         terms = _pairwise(state, terms, output, semiring, node.name)
     contract(state, terms, output, state.new_flat(Value(index)), semiring, node.name or "contract")
+
+
+def _dense_product(parts: Sequence[str], output: str) -> Callable[..., None] | None:
+    """The kernel of ``ao,oi->ai`` or ``ao,ai->oi``: a dense layer's way back."""
+    if [len(part) for part in parts] != [2, 2] or len({*parts[0], *parts[1]}) != 3:
+        return None
+    (a, o), (first, i) = parts
+    if first == o and output == a + i:
+        return back_product
+    return outer_product if first == a and output == o + i else None
 
 
 Term = tuple[str, Flat]

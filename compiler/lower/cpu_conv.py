@@ -26,7 +26,7 @@ from .convolution import (
     row_work,
 )
 from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
-from .load import Packed, label
+from .filters import Filters, channel_vector
 from .recipe import Recipe, with_epilogue, with_prologue
 from .storage import LINE, Blocked, Flat, Mapped
 
@@ -36,7 +36,11 @@ CLAMPS = {"": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0
 
 @dataclass(frozen=True)
 class ConvParts:
-    """A convolution node taken apart."""
+    """A convolution node taken apart.
+
+    ``turned`` weights are those of a backward convolution. ``source`` and ``goal`` stand for the
+    node's input and result where it is made of several steps.
+    """
 
     shape: ConvShape
     weight: Value
@@ -45,6 +49,14 @@ class ConvParts:
     high: float
     prologue: str
     path: str
+    turned: bool = False
+    source: Blocked | None = None
+    goal: Blocked | None = None
+
+    def filters(self, state: Lowering, groups: int | None = None, known: str = "") -> Filters:
+        """The weights, as they are or as text of the load phase that stands for them."""
+        groups = self.shape.groups if groups is None else groups
+        return Filters(state, self.weight, self.path, groups, self.turned, known)
 
 
 def clamp_of(node: Node) -> tuple[float, float]:
@@ -70,11 +82,18 @@ def lower_conv(state: Lowering, index: int, node: Node) -> None:
 
         lower_depthwise(state, index, parts)
         return
+    convolve(state, index, parts)
+
+
+def convolve(state: Lowering, index: int, parts: ConvParts) -> None:
+    """A convolution that is not depthwise, by the kernel that is estimated to be the fastest."""
+    shape = parts.shape
+    each = shape.channels // shape.groups
     choice = None if parts.prologue else choose_winograd(shape, state.target)
     if choice is not None:
         _winograd(state, index, parts, choice)
     elif _in_whole_blocks(shape):
-        _direct(state, index, parts, shape, f"{state.load.text(parts.weight)}")
+        _direct(state, index, parts, shape, parts.filters(state))
     elif BLOCK % each == 0 and shape.channels == shape.features and shape.channels % BLOCK == 0:
         _block_diagonal(state, index, parts)
     else:
@@ -99,8 +118,6 @@ def _has_kernel(state: Lowering, index: int, node: Node) -> str:
     steady += operands[2:] if node.op == "conv" else []
     if node.type.dtype != "f32" or node.type.rank != 4:
         return "image kernels take [N, C, H, W] of float32"
-    if any(v.node not in state.phases for v in steady):
-        return "weights are packed when they are loaded"
     if str(attrs.get("activation", "")) not in CLAMPS:
         return "the activation is no clamp"
     channels, features = state.shape(operands[0])[1], state.shape(Value(index))[1]
@@ -109,6 +126,8 @@ def _has_kernel(state: Lowering, index: int, node: Node) -> str:
     if each == 1 and groups > 1:
         return "a depthwise kernel has no prologue" if attrs.get("prologue") else ""
     whole = each % BLOCK == 0 and features // groups % BLOCK == 0
+    if groups > 1 and not whole and any(v.node not in state.phases for v in steady):
+        return "groups cut blocks of weights that are packed at every call"
     narrow = BLOCK % each == 0 and channels == features and channels % BLOCK == 0
     fits = groups == 1 or whole or narrow or groups <= DENSE
     return "" if fits else "groups cut blocks"
@@ -161,19 +180,10 @@ def _parts(state: Lowering, index: int, node: Node) -> ConvParts:
     return ConvParts(shape, operands[1], cast(Any, extras), low, high, prologue, node.name)
 
 
-def packed_vector(state: Lowering, value: Value | None, name: str, size: int, multiple: int) -> Any:
-    """A per-channel vector for kernels, zeros when there is none."""
-    count = -(-size // multiple) * multiple
-    if value is None:
-        return state.load.pack(f"zeros{count}", f"np.zeros({count}, np.float32)", count * 4)
-    text = f"pack.vector({state.load.text(value)}, {multiple})"
-    return state.load.pack(label(name), text, count * 4)
-
-
 def _common(state: Lowering, index: int, parts: ConvParts, wide: int) -> tuple[Any, Blocked]:
-    out = state.new_blocked(Value(index))
-    bias = packed_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
-                         parts.shape.features, wide)  # fmt: skip
+    out = parts.goal or state.new_blocked(Value(index))
+    bias = channel_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
+                          parts.shape.features, wide)  # fmt: skip
     words: dict[str, Any] = {
         "bias": bias, "y": out.place, "low_bits": word_of(parts.low),
         "high_bits": word_of(parts.high), "y_image": out.plane, "y_block": out.block,
@@ -193,13 +203,12 @@ def _common(state: Lowering, index: int, parts: ConvParts, wide: int) -> tuple[A
 
 def _winograd(state: Lowering, index: int, parts: ConvParts, choice: WinogradChoice) -> None:
     shape = parts.shape
-    x = state.blocked(state.graph.operands(index)[0])
+    x = parts.source or state.blocked(state.graph.operands(index)[0])
     blocks = choice.tile.blocks
     words, _ = _common(state, index, parts, BLOCK * blocks)
     panels = -(-shape.blocks_out // blocks)
     size = panels * winograd.POSITIONS * shape.channels * blocks * BLOCK * 4
-    text = f"pack.transformed({state.load.text(parts.weight)}, {blocks})"
-    weight = state.load.pack(label(f"{parts.path}.winograd"), text, size)
+    weight = parts.filters(state).transformed(blocks, size)
     down, across = -(-shape.rows // 4), -(-shape.columns // 4)
     tiles = shape.images * down * across
     words |= {
@@ -232,14 +241,14 @@ def _block_diagonal(state: Lowering, index: int, parts: ConvParts) -> None:
     groups = shape.groups * each // BLOCK
     text = f"pack.block_diagonal({state.load.text(parts.weight)}, {shape.groups})[0]"
     wide = ConvShape(**{**vars(shape), "groups": groups})
-    _direct(state, index, parts, wide, text)
+    _direct(state, index, parts, wide, parts.filters(state, groups, text))
 
 
 def _dense(state: Lowering, index: int, parts: ConvParts) -> None:
     """A few groups that cut blocks: one group, with zeros between them."""
     text = f"pack.dense({state.load.text(parts.weight)}, {parts.shape.groups})"
     wide = replace(parts, shape=replace(parts.shape, groups=1))
-    _direct(state, index, wide, wide.shape, text)
+    _direct(state, index, wide, wide.shape, parts.filters(state, 1, text))
 
 
 def _reads_planes(parts: ConvParts, stored: Any) -> bool:
@@ -249,9 +258,11 @@ def _reads_planes(parts: ConvParts, stored: Any) -> bool:
     return few and plain and not isinstance(stored, (Blocked, Mapped))
 
 
-def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: str) -> None:
+def _direct(
+    state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: Filters
+) -> None:
     value = state.graph.operands(index)[0]
-    stored = state.stored.get(value)
+    stored = parts.source or state.stored.get(value)
     if _reads_planes(parts, stored):
         _planar(state, index, parts, state.flat(value), weight)
         return
@@ -263,10 +274,10 @@ def _direct(state: Lowering, index: int, parts: ConvParts, shape: ConvShape, wei
 
 
 def _from_blocks(
-    state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: str, flat: bool
+    state: Lowering, index: int, parts: ConvParts, shape: ConvShape, weight: Filters, flat: bool
 ) -> None:
     """By runs of pixels (``flat``), or by rows, staged where taps or a prologue ask for it."""
-    x = state.blocked(state.graph.operands(index)[0])
+    x = parts.source or state.blocked(state.graph.operands(index)[0])
     pixels = shape.images * shape.height * shape.width
     shape = shape if flat else reshaped(shape, state.target)
     across = pixels if flat else shape.columns
@@ -289,10 +300,7 @@ def _from_blocks(
     each_in = shape.channels // shape.groups
     panel = each_in * taps * tile.blocks * BLOCK * 4
     panels = each * shape.groups
-    packed = state.load.pack(
-        label(f"{parts.path}.weight"), f"pack.panels({weight}, {tile.blocks}, {shape.groups})",
-        panels * panel,
-    )  # fmt: skip
+    packed = weight.panels(tile.blocks, panels * panel)
     words |= {
         "x": x.place, "w": packed, "table": table, "chunks": shape.blocks_in * taps,
         "length": BLOCK, "full_chunks": (shape.blocks_in - 1) * taps, "tail": _tail(each_in),
@@ -335,7 +343,7 @@ def _sums_bytes(plan: dict[str, Any], tile: Tile, shape: ConvShape) -> int:
     return tiles * tile.pixels * tile.blocks * LINE
 
 
-def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: str) -> None:
+def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: Filters) -> None:
     """A pointwise convolution that reads its channels where they lie: one chunk a channel."""
     shape = parts.shape
     pixels = shape.images * shape.height * shape.width
@@ -344,9 +352,7 @@ def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: st
     plan = _flat_tasks(state, shape, tile, pixels)
     panels = -(-shape.blocks_out // tile.blocks)
     panel = shape.channels * tile.blocks * BLOCK * 4
-    packed = state.load.pack(
-        label(f"{parts.path}.weight"), f"pack.panels({weight}, {tile.blocks}, 1)", panels * panel
-    )
+    packed = weight.panels(tile.blocks, panels * panel)
     table, base = state.lane_table(x.lanes, parts.path)
     words |= plan
     words |= {
@@ -366,7 +372,7 @@ def _prologue(state: Lowering, parts: ConvParts) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for name in ("scale", "shift"):
-        found[name] = packed_vector(state, parts.extras[name], f"{parts.path}.{name}",
+        found[name] = channel_vector(state, parts.extras[name], f"{parts.path}.{name}",
                                     parts.shape.channels, BLOCK)  # fmt: skip
     limit = 0.0 if parts.prologue == "affine_relu" else -math.inf
     return {**found, "prologue_low": word_of(limit)}
@@ -400,7 +406,7 @@ def _row_tasks(
     }  # fmt: skip
 
 
-def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str) -> None:
+def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: Filters) -> None:
     """The first layer: few channels, read from the caller's NCHW array."""
     shape = parts.shape
     tile = choose_tile(shape.columns, shape.blocks_out, state.target)
@@ -416,9 +422,7 @@ def _planar(state: Lowering, index: int, parts: ConvParts, x: Flat, weight: str)
         "table", f"pack.tap_table(1, 0, {line}, {pixel}, ({shape.kernel[0]}, 1))",
         shape.kernel[0] * 8,
     )  # fmt: skip
-    packed: Packed = state.load.pack(
-        label(f"{parts.path}.weight"), f"pack.planar({weight}, {tile.blocks})", panels * panel
-    )
+    packed = weight.planar(tile.blocks, panels * panel)
     words |= plan
     words |= {
         "x": x.place, "w": packed, "table": table, "chunks": shape.kernel[0], "length": length,

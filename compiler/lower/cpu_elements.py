@@ -14,6 +14,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ops import OPS, OpError
 from .convolution import BLOCK
 from .cpu import Lowering, rule
+from .cpu_batch_norm import channel_sums
 from .cpu_nest import Strided, Walk, emit_nest, fold_axes, region_constant, under
 from .cpu_simple import global_pool
 from .storage import Blocked, Mapped
@@ -165,6 +166,14 @@ def _reduced(state: Lowering, group: Group, value: Value, inner: Value) -> None:
     shape = tuple(int(d) for d in region.type_of(source).shape)  # type: ignore[arg-type]
     roles = group.roles([source])
     label = group.name or kind
+    whole = kind == "sum" and axes == (0, 2, 3) and region.type_of(source).dtype == "f32"
+    if whole and _fits_blocks(state, group, roles, (None, source)):
+        stored = _stored_result(state, region, value, source)
+        before = stored if isinstance(stored, Blocked) else state.loose_blocked(shape)
+        if before is not stored:
+            blocked_walk(state, group, [before], [source])
+        channel_sums(state, before, state.new_flat(value), label)
+        return
     pools = kind in ("mean", "max") and axes == (2, 3) and region.type_of(source).dtype == "f32"
     if pools and _fits_blocks(state, group, roles, (None, source)):
         before = state.loose_blocked(shape)
@@ -177,6 +186,12 @@ def _reduced(state: Lowering, group: Group, value: Value, inner: Value) -> None:
     expression = writer.finish(*group.write([source], writer, names))
     out = state.new_flat(value)
     fold_axes(state, operands, shape, axes, kind, expression, writer.values, out, label)
+
+
+def _stored_result(state: Lowering, region: Graph, like: Value, inner: Value) -> object:
+    """Where a value of the region lies, if it is one of the group's results."""
+    places = [place for place, (_, value) in enumerate(region.outputs) if value == inner]
+    return state.stored.get(Value(like.node, places[0])) if places else None
 
 
 # ---------------------------------------------------------------- on blocks

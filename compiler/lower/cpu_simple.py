@@ -9,13 +9,14 @@ from ...runtime.kernels import depthwise, layout, pool, window
 from ..ir.graph import Node, Value
 from .convolution import BLOCK
 from .cpu import Lowering, in_whole_blocks, rule
-from .cpu_conv import ConvParts, packed_vector
+from .cpu_batch_norm import channel_sums
+from .cpu_conv import ConvParts
 from .cpu_layout import gather_lanes
 from .cpu_nest import reduce_flat
 from .cpu_resample import adaptive_by_axis
 from .cpu_views import concat_flat
 from .cpu_windows import pool_by_windows
-from .load import label
+from .filters import channel_vector
 from .storage import Blocked, Flat, Mapped, lanes_of
 
 
@@ -66,7 +67,9 @@ def lower_reduce(state: Lowering, index: int, node: Node) -> None:
     value = state.graph.operands(index)[0]
     kind, axes = str(node.attrs["kind"]), tuple(node.attrs["axes"])  # type: ignore[arg-type]
     image = isinstance(state.stored.get(value), (Blocked, Mapped))
-    if image and kind in ("mean", "max") and axes == (2, 3):
+    if image and kind == "sum" and axes == (0, 2, 3):
+        channel_sums(state, state.blocked(value), state.new_flat(Value(index)), node.name)
+    elif image and kind in ("mean", "max") and axes == (2, 3):
         global_pool(state, state.blocked(value), state.new_flat(Value(index)), kind, node.name)
     else:
         reduce_flat(state, index, node, kind, axes)
@@ -87,20 +90,19 @@ def global_pool(state: Lowering, x: Blocked, out: Flat, kind: str, name: str) ->
 def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
     """One filter a channel; several filters a channel read it several times."""
     shape = parts.shape
-    x = state.blocked(state.graph.operands(index)[0])
+    x = parts.source or state.blocked(state.graph.operands(index)[0])
     if shape.features != shape.channels:
         lanes, each = lanes_of(x), shape.features // shape.channels
         spread = Mapped(tuple(lane for lane in lanes for _ in range(each)),
                         x.images, x.height, x.width)  # fmt: skip
         x = gather_lanes(state, spread)
-    out = state.new_blocked(Value(index))
+    out = parts.goal or state.new_blocked(Value(index))
     taps = shape.kernel[0] * shape.kernel[1]
-    text = f"pack.depthwise({state.load.text(parts.weight)})"
-    weight = state.load.pack(label(f"{parts.path}.weight"), text, x.blocks * taps * BLOCK * 4)
+    weight = parts.filters(state).depthwise(x.blocks * taps * BLOCK * 4)
     tile, words = window_words(x, out, shape.kernel, shape.stride, shape.dilation, shape.pad)
     words |= {
         "w": weight, "low_bits": word_of(parts.low), "high_bits": word_of(parts.high),
-        "bias": packed_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
+        "bias": channel_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
                               shape.features, BLOCK),
     }  # fmt: skip
     residual = parts.extras.get("residual")

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...runtime.kernels.pointwise import Writer, row_major
 from ..ir.graph import Node, Value
-from .cpu import Lowering, rule
+from .cpu import Lowering
 from .cpu_contract import contract
 from .cpu_nest import Strided, Walk, emit_nest, fold_axes
 from .cpu_views import pad_constant
@@ -79,8 +79,7 @@ def conv_by_windows(state: Lowering, index: int, node: Node) -> None:
     )  # fmt: skip
 
 
-@rule("conv_backward_weight")
-def lower_backward_weight(state: Lowering, index: int, node: Node) -> None:
+def backward_weight_by_windows(state: Lowering, index: int, node: Node) -> None:
     """The product of windows and cotangents over images and places."""
     attrs: Any = node.attrs
     x, d = (state.view(v) for v in state.graph.operands(index))

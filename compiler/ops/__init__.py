@@ -29,6 +29,7 @@ from . import reduce as reduce
 from . import resize as resize
 from . import shaping as shaping
 from . import sort as sort
+from . import steps as steps
 
 from . import gradients as gradients  # isort: skip
 from . import expansions as expansions  # isort: skip

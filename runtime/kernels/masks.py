@@ -345,6 +345,24 @@ def first_lane(typingctx: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def lane_values(typingctx: Any, vector: Any) -> Any:
+    """All lanes as a tuple of scalars."""
+    if not isinstance(vector, VectorType):
+        return None
+    scalar = types.float32 if vector.bits == 32 else types.float64
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        number = ir.IntType(32)
+        values = [
+            builder.extract_element(args[0], ir.Constant(number, lane))
+            for lane in range(vector.count)
+        ]
+        return context.make_tuple(builder, sig.return_type, values)
+
+    return types.UniTuple(scalar, vector.count)(vector), codegen
+
+
+@intrinsic
 def store_whole(typingctx: Any, address: Any, vector: Any, few: Any) -> Any:
     """Write the first ``few`` lanes, whole numbers, as int32."""
     if not isinstance(vector, VectorType):

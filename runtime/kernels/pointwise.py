@@ -126,6 +126,8 @@ class Writer:
                     limit = self.constant(dtype, attrs[bound])
                     names = [self._step(how, (names[0], limit), dtype)]
             return names[0]
+        if op == "clamp_backward":
+            return self._clamp_backward(names, dtype, attrs)
         if op == "cast":
             return self._step("cast", (names[0],), str(attrs["dtype"]))
         if op == "gelu" and attrs["approximate"] == "tanh":
@@ -141,6 +143,16 @@ class Writer:
             names += [self.constant(dtype, float(attrs[name])) for name in NUMBERS[op]]
         result = "bool" if op in TRUTHS else self._dtype(names[1]) if op == "where" else dtype
         return self._step(op, tuple(names), result)
+
+    def _clamp_backward(self, names: list[str], dtype: str, attrs: Mapping[str, Any]) -> str:
+        """The second operand where the first lies between the bounds, else 0."""
+        low = self.constant(dtype, attrs["low"])
+        inside = self._step("gt", (names[0], low), "bool")
+        if attrs["high"] is not None:
+            below = self._step("lt", (names[0], self.constant(dtype, attrs["high"])), "bool")
+            inside = self._step("and", (inside, below), "bool")
+        zero = self.constant(dtype, 0.0)
+        return self._step("where", (inside, names[1], zero), dtype)
 
     def finish(self, *outputs: str) -> Expression:
         """The expression with these results."""

@@ -22,4 +22,5 @@ from . import pool as pool
 from . import probability as probability
 from . import reduce as reduce
 from . import resize as resize
+from . import steps as steps
 from . import structure as structure

@@ -35,8 +35,8 @@ def _mish(x: Expr, d: Expr) -> Expr:
 
 _SLOPES: dict[str, _Slope] = {
     # d(op(x)) from x, y = op(x) and the cotangent d of y
-    "relu": lambda x, y, d, a: (y > 0).where(d, 0),
-    "relu6": lambda x, y, d, a: ((x > 0) & (x < 6)).where(d, 0),
+    "relu": lambda x, y, d, a: y.op("clamp_backward", d, low=0.0, high=None),
+    "relu6": lambda x, y, d, a: y.op("clamp_backward", d, low=0.0, high=6.0),
     "leaky_relu": lambda x, y, d, a: (x > 0).where(d, d * a["slope"]),
     "elu": lambda x, y, d, a: (x > 0).where(d, d * a["alpha"] * x.minimum(0).exp()),
     "selu": lambda x, y, d, a: d * _SELU_SCALE * (x > 0).where(1, _SELU_ALPHA * x.minimum(0).exp()),

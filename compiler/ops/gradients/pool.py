@@ -12,11 +12,7 @@ from ..expr import Expr, Pullback
 
 @gradient_of("maxpool")
 def _maxpool(pull: Pullback) -> Sequence[Expr | None]:
-    x = pull.x[0]
-    values, places = x.ops("maxpool_with_indices", **pull.attrs)
-    # One search finds maxima and places; the forward run reads the former.
-    pull.writer.graph.replace_uses(pull.y[0].value, values.value)
-    return [pull.d.op("add_at_places", places, size=x.shape[2:])]
+    return [pull.x[0].op("maxpool_backward", pull.y[0], pull.d, **pull.attrs)]
 
 
 @gradient_of("maxpool_with_indices")

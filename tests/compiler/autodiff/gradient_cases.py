@@ -309,6 +309,17 @@ for _op in ("maxpool", "maxpool_with_indices"):
             _op, real(1, 2, 7), kernel=(3,), stride=(2,), pad=((0, 0),), dilation=(2,), ceil=True
         ),
     ]  # fmt: skip
+CASES += [
+    replace(case("clamp_backward", real(3, 5), real(3, 5), low=0.0, high=1.5), held=(0,)),
+    replace(
+        case(
+            "maxpool_backward", real(2, 2, 6, 5), fixed(np.zeros((2, 2, 3, 2))),
+            real(2, 2, 3, 2), kernel=(3, 2), stride=(2, 2), pad=((1, 1), (0, 1)),
+            dilation=(1, 1), ceil=False,
+        ),
+        held=(0, 1),
+    ),
+]  # fmt: skip
 for _ceil in (False, True):
     for _count_pad in (False, True):
         _how = {"kernel": (3, 2), "stride": (2, 3), "pad": ((1, 1), (0, 1)), "ceil": _ceil,
