@@ -24,7 +24,7 @@ def prepare_torch_step(problem: Problem, threads: int, setting: str) -> Callable
     torch.set_num_threads(threads)
     last = "channels_last" in setting
     net = _net(torch, problem.graph, problem.weights)
-    inputs = [torch.from_numpy(problem.inputs[problem.graph.node(i).name])
+    inputs = [torch.from_numpy(np.array(problem.inputs[problem.graph.node(i).name]))
               for i in problem.graph.inputs]  # fmt: skip
     if last:
         net = net.to(memory_format=torch.channels_last)

@@ -313,8 +313,8 @@ CASES += [
     replace(case("clamp_backward", real(3, 5), real(3, 5), low=0.0, high=1.5), held=(0,)),
     replace(
         case(
-            "maxpool_backward", real(2, 2, 6, 5), fixed(np.zeros((2, 2, 3, 2))),
-            real(2, 2, 3, 2), kernel=(3, 2), stride=(2, 2), pad=((1, 1), (0, 1)),
+            "maxpool_backward", real(2, 2, 6, 5), fixed(np.zeros((2, 2, 3, 3))),
+            real(2, 2, 3, 3), kernel=(3, 2), stride=(2, 2), pad=((1, 1), (0, 1)),
             dilation=(1, 1), ceil=False,
         ),
         held=(0, 1),
