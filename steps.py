@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -53,12 +54,25 @@ def by_cpu(graph: Graph, training: bool) -> Call:
     text = graph_source(graph, graph.name, None, Options(training=training))
     module = Module(plan_of(text, "step"), {})
     ports = [port.name for port in module.plan.inputs]
+    before: Arrays = {}
+    last: Arrays = {}
 
     def call(inputs: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Arrays:
+        nonlocal before, last
         given = {name: weights[path] for name, path in paths.items()}
-        return module.run({name: inputs[name] for name in ports if name not in given} | given)
+        given |= {name: inputs[name] for name in ports if name not in given}
+        # New buffers cost as much as an update: those of the step before last serve again.
+        made = module.run(given, unshared(before))
+        before, last = last, made
+        return dict(made)
 
     return call
+
+
+def unshared(arrays: Arrays) -> Arrays:
+    """The arrays that nothing but this dictionary refers to, by views neither."""
+    # One reference is the dictionary's, one that of the call.
+    return {name: arrays[name] for name in arrays if sys.getrefcount(arrays[name]) == 2}
 
 
 WEIGHT = "weight "

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.kernels import conv_weight, depthwise_weight, pool_backward
+from ...runtime.kernels import conv_weight, depthwise_weight, pool_backward, winograd
+from ...runtime.kernels import winograd_weight as kernels
 from ..ir.graph import Node, Value
 from ..ops.fused import named_extras, plain_attrs
 from .convolution import BLOCK, ConvShape
@@ -131,6 +132,8 @@ def lower_backward_weight(state: Lowering, index: int, node: Node) -> None:
     channels, features, groups = state.shape(x)[1], state.shape(d)[1], attrs["groups"]
     if node.type.dtype != "f32" or node.type.rank != 4:
         backward_weight_by_windows(state, index, node)
+    elif groups == 1 and _is_winograd(state, attrs, channels):
+        _winograd_weight(state, index, node)
     elif groups == 1:
         _dense_weight(state, index, node)
     elif channels == features == groups:
@@ -196,6 +199,71 @@ def _dense_weight(state: Lowering, index: int, node: Node) -> None:
     tasks = splits * share["panel_groups"]
     state.emit(made, tasks, conv_weight.WORDS, words, f"{node.name}.weight", scratch)
     _sum_up(state, index, node, sums, goals, words | {"splits": splits, "panel_blocks": wide})
+
+
+def _is_winograd(state: Lowering, attrs: Any, channels: int) -> bool:
+    """Whether the sums are taken in Winograd's domain."""
+    ones = attrs["stride"] == attrs["dilation"] == (1, 1)
+    return attrs["kernel"] == (3, 3) and ones and channels >= BLOCK and not state.target.precise
+
+
+TOGETHER = 16 << 20
+"""Bytes of transformed tiles up to which images are taken together, so that they stay in cache."""
+
+
+def _winograd_weight(state: Lowering, index: int, node: Node) -> None:
+    """Both sides transformed, a product for each position, the sums transformed back."""
+    attrs: Any = node.attrs
+    x, d = (state.blocked(v) for v in state.graph.operands(index))
+    down, across = -(-d.height // 4), -(-d.width // 4)
+    image = winograd.POSITIONS * down * across * LINE * (x.blocks + d.blocks)
+    images = max(1, min(x.images, TOGETHER // image))
+    wide = kernels.panel_blocks(state.target.lanes)
+    # An odd number of cache lines, or the 36 positions fall on a few cache sets.
+    position = (x.blocks * d.blocks * BLOCK | 1) * LINE
+    sums = state.room(winograd.POSITIONS * position)
+    panels = -(-d.blocks // wide)
+    groups = min(panels, -(-8 * state.target.threads // winograd.POSITIONS))
+    for first in range(0, x.images, images):
+        count = min(images, x.images - first)
+        tiles = count * down * across
+        sides = []
+        for of, side, pads in (("input", x, attrs["pad"]), ("slope", d, ((0, 0), (0, 0)))):
+            step = (side.blocks * tiles | 1) * LINE
+            made = state.room(winograd.POSITIONS * step)
+            sides.append((made, step))
+            words: dict[str, Any] = {
+                "x": side.place, "y": made, "x_image": side.plane, "x_block": side.block,
+                "height": side.height, "width": side.width, "pad_top": pads[0][0],
+                "pad_left": pads[1][0], "tiles_down": down, "tiles_across": across,
+                "images": count, "first_image": first, "blocks": side.blocks, "position": step,
+                "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
+            }  # fmt: skip
+            state.emit(
+                kernels.TileTransformKernel(of, state.target.lanes), count * side.blocks,
+                kernels.TRANSFORM_WORDS, words, f"{node.name}.weight {of}s",
+                kernels.transform_scratch(),
+            )  # fmt: skip
+        (inputs, x_step), (slopes, d_step) = sides
+        words = {
+            "x": inputs, "d": slopes, "y": sums, "tiles": tiles, "blocks_in": x.blocks,
+            "blocks_out": d.blocks, "panels": panels, "panel_groups": groups,
+            "panels_per_task": -(-panels // groups), "x_position": x_step, "d_position": d_step,
+            "y_position": position, "later": int(first > 0),
+        }  # fmt: skip
+        product = kernels.WeightProductKernel(state.target.lanes)
+        tasks = winograd.POSITIONS * groups
+        state.emit(product, tasks, kernels.PRODUCT_WORDS, words, f"{node.name}.weight")
+    out = state.new_flat(Value(index))
+    shares = -(-x.channels // kernels.SHARE)
+    words = {
+        "x": sums, "y": out.place, "position": position, "inputs": x.channels,
+        "outputs": d.channels, "blocks_in": x.blocks, "shares": shares, "share": kernels.SHARE,
+        "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
+    }  # fmt: skip
+    back = kernels.TapsKernel(state.target.lanes)
+    state.emit(back, d.blocks * shares, kernels.BACK_WORDS, words, f"{node.name}.weight taps",
+               kernels.back_scratch())  # fmt: skip
 
 
 def _chunks(d: Blocked, flat: bool) -> dict[str, int]:

@@ -81,6 +81,10 @@ WINOGRAD_WORDS = [
 SHARE = 32
 """Inputs of one task of the Winograd transform."""
 
+SOME = 8
+"""Inputs that are transformed together: written one by one, the 36 positions of an input, which
+often lie a power of two apart, would throw each other out of the cache."""
+
 
 def winograd_tasks(panels: int, inputs: int) -> int:
     """How many tasks the transform has."""
@@ -88,8 +92,8 @@ def winograd_tasks(panels: int, inputs: int) -> int:
 
 
 def winograd_scratch(blocks: int) -> int:
-    """Scratch of one slot: nine taps and the half transformed ones of a panel's outputs."""
-    return (9 + 18) * blocks * tile.BLOCK * 4
+    """Scratch of one slot: taps, half transformed ones, a few inputs' positions."""
+    return (9 + 18 + POSITIONS * SOME) * blocks * tile.BLOCK * 4
 
 
 @dataclass(frozen=True)
@@ -133,24 +137,34 @@ class WinogradPackKernel:
             "    small = spread(float32(1.0 / 24.0))",
             "    twelfth = spread(float32(1.0 / 12.0))",
             "    plus_sixth = spread(float32(1.0 / 6.0))",
+            f"    some = half + {18 * wide * 4}",
             f"    position = inputs * {wide * 4}",
             f"    panel_base = y + panel * {POSITIONS} * position",
             f"    for spot in range({9 * wide}):",
             "        store_f32(work + spot * 4, float32(0.0))",
-            "    for channel in range(first_input, last_input):",
-            "        source = x + first * output_step + channel * input_step",
-            "        for output in range(count):",
-            "            at = source + output * output_step",
-            "            to = work + output * 4",
-            "            for _ in range(9):",
-            "                store_f32(to, load_f32(at))",
-            "                at += tap_step",
-            f"                to += {wide * 4}",
-            "        for j in range(3):",
-            *["            " + line for line in down],
-            f"        goal = panel_base + channel * {wide * 4}",
-            "        for i in range(6):",
-            *["            " + line for line in across],
+            f"    for begin in range(first_input, last_input, {SOME}):",
+            f"        end = min(begin + {SOME}, last_input)",
+            "        for channel in range(begin, end):",
+            "            source = x + first * output_step + channel * input_step",
+            "            for output in range(count):",
+            "                at = source + output * output_step",
+            "                to = work + output * 4",
+            "                for _ in range(9):",
+            "                    store_f32(to, load_f32(at))",
+            "                    at += tap_step",
+            f"                    to += {wide * 4}",
+            "            for j in range(3):",
+            *["                " + line for line in down],
+            f"            goal = some + (channel - begin) * {wide * 4}",
+            "            for i in range(6):",
+            *["                " + line for line in across],
+            f"        for spot in range({POSITIONS}):",
+            f"            at = some + spot * {SOME * wide * 4}",
+            f"            to = panel_base + spot * position + begin * {wide * 4}",
+            f"            for _ in range((end - begin) * {wide // self.width}):",
+            "                store(to, load(at))",
+            f"                at += {self.width * 4}",
+            f"                to += {self.width * 4}",
         ]
         return "\n".join(lines) + "\n"
 
@@ -166,7 +180,7 @@ class WinogradPackKernel:
         """Row ``i`` of the half transformed taps to six positions."""
         taps = [f"g{j} = load(half + (3 * i + {j}) * {wide * 4} + {lane})" for j in range(3)]
         return taps + [
-            f"store(goal + (i * 6 + {j}) * position + {lane}, {value})"
+            f"store(goal + (i * 6 + {j}) * {SOME * wide * 4} + {lane}, {value})"
             for j, value in enumerate(self._values())
         ]
 

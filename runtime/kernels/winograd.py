@@ -68,6 +68,46 @@ def scratch_bytes(band_tiles: int, blocks_in: int, blocks: int) -> int:
     return POSITIONS * tile.BLOCK * 4 * lines
 
 
+def input_transform(width: int) -> list[str]:
+    """One tile: columns into ``work``, rows from there to the 36 positions."""
+    wide = width * 4
+    body = []
+    for source, line, target, spot in (
+        ("at", "line", "work", "j * 64 + {i} * 384"),
+        ("work", "64", "to", "(j * 6 + {i}) * position"),
+    ):
+        start = "at + j * 64" if source == "at" else "work + j * 384"
+        body.append("    for j in range(6):")
+        body.append(f"        here = {start}")
+        for v in range(tile.vectors(width)):
+            lane = v * wide
+            body += [f"        d{i} = load(here + {i} * {line} + {lane})" for i in range(6)]
+            body += [
+                "        p = fma(minus4, d2, d4)",
+                "        q = fma(minus4, d1, d3)",
+                "        r = d4 - d2",
+                "        s = two * (d3 - d1)",
+                "        e0 = fma(four, d0, fma(minus5, d2, d4))",
+                "        e5 = fma(four, d1, fma(minus5, d3, d5))",
+            ]
+            values = ["e0", "p + q", "p - q", "r + s", "r - s", "e5"]
+            for i, value in enumerate(values):
+                body.append(f"        store({target} + {spot.format(i=i)} + {lane}, {value})")
+    return [
+        '@njit(error_model="numpy")',
+        "def transform_input(at, line, work, to, position):",
+        *_constants(),
+        *body,
+        "",
+        "",
+    ]
+
+
+def _constants() -> list[str]:
+    values = {"two": 2, "four": 4, "eight": 8, "minus4": -4, "minus5": -5}
+    return [f"    {name} = spread(float32({x}.0))" for name, x in values.items()]
+
+
 @dataclass(frozen=True)
 class WinogradKernel:
     """Compiled for a register tile of ``pixels`` tiles by ``blocks`` blocks."""
@@ -89,7 +129,7 @@ class WinogradKernel:
             "from numba import njit",
             "",
             "",
-            *self._input_transform(),
+            *input_transform(self.width),
             *self._output_transform(),
             "def kernel(row, task, slot):",
             *tile.words(WORDS),
@@ -102,44 +142,6 @@ class WinogradKernel:
     @property
     def _parts(self) -> int:
         return tile.vectors(self.width)
-
-    def _input_transform(self) -> list[str]:
-        """One tile: columns into ``work``, rows from there to the 36 positions."""
-        wide = self.width * 4
-        body = []
-        for source, line, target, spot in (
-            ("at", "line", "work", "j * 64 + {i} * 384"),
-            ("work", "64", "to", "(j * 6 + {i}) * position"),
-        ):
-            start = "at + j * 64" if source == "at" else "work + j * 384"
-            body.append("    for j in range(6):")
-            body.append(f"        here = {start}")
-            for v in range(self._parts):
-                lane = v * wide
-                body += [f"        d{i} = load(here + {i} * {line} + {lane})" for i in range(6)]
-                body += [
-                    "        p = fma(minus4, d2, d4)",
-                    "        q = fma(minus4, d1, d3)",
-                    "        r = d4 - d2",
-                    "        s = two * (d3 - d1)",
-                    "        e0 = fma(four, d0, fma(minus5, d2, d4))",
-                    "        e5 = fma(four, d1, fma(minus5, d3, d5))",
-                ]
-                values = ["e0", "p + q", "p - q", "r + s", "r - s", "e5"]
-                for i, value in enumerate(values):
-                    body.append(f"        store({target} + {spot.format(i=i)} + {lane}, {value})")
-        return [
-            '@njit(error_model="numpy")',
-            "def transform_input(at, line, work, to, position):",
-            *self._constants(),
-            *body,
-            "",
-            "",
-        ]
-
-    def _constants(self) -> list[str]:
-        values = {"two": 2, "four": 4, "eight": 8, "minus4": -4, "minus5": -5}
-        return [f"    {name} = spread(float32({x}.0))" for name, x in values.items()]
 
     def _output_transform(self) -> list[str]:
         """One tile of one block: 36 products to 4x4 outputs in ``work`` (rows of 4)."""
@@ -169,7 +171,7 @@ class WinogradKernel:
         return [
             '@njit(error_model="numpy")',
             "def transform_output(at, position, work, to):",
-            *self._constants(),
+            *_constants(),
             *body,
             "",
             "",

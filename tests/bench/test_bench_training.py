@@ -37,7 +37,7 @@ def test_loss_gradients_weights_and_statistics_are_compared(problem):
     names |= {"loss", "statistic bn1.running_mean", "statistic bn1.running_var"}
     assert set(again.reference) == names
     assert set(again.inputs) == {"image", "label"}
-    assert 0 <= again.inputs["label"].min() and again.inputs["label"].max() < 5
+    assert again.inputs["label"].min() >= 0 and again.inputs["label"].max() < 5
     moved = again.reference["weight fc.bias"] - problem.weights["fc.bias"]
     np.testing.assert_allclose(moved, -1e-3 * again.reference["gradient fc.bias"], atol=1e-9)
     assert not again.graph.of_op("dropout"), "no two engines draw the same numbers"
