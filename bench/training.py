@@ -112,6 +112,16 @@ def step_inputs(step: Step, state: State, inputs: Arrays) -> Arrays:
     return inputs_of(step.layout, state, inputs, {LR: RATE, COUNT: 1.0})
 
 
+GRADIENT = "gradient "
+"""Before the path of a weight, the name of its gradient."""
+
+
+def smallest_gradient(wanted: Mapping[str, np.ndarray]) -> float:
+    """The size by which smaller gradients are measured; 0 where there are none."""
+    sizes = [np.abs(a).max(initial=0) for name, a in wanted.items() if name.startswith(GRADIENT)]
+    return 0.01 * float(np.median(sizes)) if sizes else 0.0
+
+
 def compared(step: Step, results: Mapping[str, np.ndarray]) -> Arrays:
     """What is compared after the first step: the loss, gradients, new weights and statistics.
 
@@ -119,9 +129,9 @@ def compared(step: Step, results: Mapping[str, np.ndarray]) -> Arrays:
     """
     found = {"loss": np.asarray(results["loss"]).reshape(1)}
     for group in step.layout.groups:
-        for kind, name in (("weight", group.weights), ("gradient", f"{group.name}/velocity")):
+        for kind, name in (("weight ", group.weights), (GRADIENT, f"{group.name}/velocity")):
             views = group.views(np.asarray(results[name]))
-            found |= {f"{kind} {path}": array for path, array in views.items()}
+            found |= {kind + path: array for path, array in views.items()}
     for name, path in step.layout.statistics.items():
         found[f"statistic {path}"] = results[name]
     return found

@@ -43,6 +43,15 @@ def test_loss_gradients_weights_and_statistics_are_compared(problem):
     assert not again.graph.of_op("dropout"), "no two engines draw the same numbers"
 
 
+def test_a_gradient_that_is_zero_is_measured_by_the_others():
+    wanted = {"gradient a": np.array([2.0]), "gradient b": np.array([1e-17]), "weight": np.ones(1)}
+    found = {**wanted, "gradient b": np.array([1e-6])}
+    assert relative_error(found, wanted) == pytest.approx(1e-4)
+    found = {**wanted, "gradient a": np.array([2.2])}
+    assert relative_error(found, wanted) == pytest.approx(0.1)
+    assert relative_error({"y": np.ones(1)}, {"y": np.full(1, 1e-9)}) > 1e8
+
+
 def test_the_reference_engine_agrees(problem):
     call = ENGINES["reference"].prepare(problem, 1, "")
     assert relative_error(call(), problem.reference) < 1e-5
