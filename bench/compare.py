@@ -19,6 +19,7 @@ from .problem import Chosen, Problem, relative_error, write_problem
 from .profiles import Machine, Profiled
 from .runner import Schedule, Spread, fastest, measure, paired_ratio, spread
 from .station import EngineFault, Start, Station
+from .training import STEP_TOLERANCE, step_error
 
 TOLERANCE = 1e-3
 """An engine further than this from the float64 reference is not timed: it does other work."""
@@ -167,10 +168,11 @@ def _started(
     except SpecError as fault:
         return replace(row, note=fault.diagnostics[0].message)
     stack.enter_context(warm)
-    error = relative_error(warm.outputs, problem.reference)
-    if error <= TOLERANCE:
+    measure, most = (step_error, STEP_TOLERANCE) if row.train else (relative_error, TOLERANCE)
+    error = measure(warm.outputs, problem.reference)
+    if error <= most:
         stations[row.engine] = warm
-    said = "" if error <= TOLERANCE else f"not timed: its outputs are off by {error:.1e}"
+    said = "" if error <= most else f"not timed: its outputs are off by {error:.1e}"
     seen = _seen(warm.start)
     return replace(row, setting=setting, cold_s=cold_s, max_rel_err=error, note=said, **seen)
 

@@ -1,8 +1,8 @@
 """A step of training as every engine makes it: loss, gradients, an update with momentum.
 
 A spec's own objective is taken where it has one; else the cross entropy of its scores. Dropout is
-left out, since no two engines draw the same numbers. Two updates are compared with those of the
-float64 reference before anything is timed: the loss, every gradient and every new weight.
+left out, since no two engines draw the same numbers. The first update is compared with that of the
+float64 reference before anything is timed: the loss, gradients, new weights and statistics.
 """
 
 from __future__ import annotations
@@ -112,14 +112,33 @@ def step_inputs(step: Step, state: State, inputs: Arrays) -> Arrays:
     return inputs_of(step.layout, state, inputs, {LR: RATE, COUNT: 1.0})
 
 
-GRADIENT = "gradient "
-"""Before the path of a weight, the name of its gradient."""
+GRADIENT, WEIGHT, STATISTIC = "gradient ", "weight ", "statistic "
+"""Before a weight's path, the names of what is compared."""
+
+STEP_TOLERANCE = 5e-2
+"""The error, by :func:`step_error`, above which an engine does other work."""
 
 
-def smallest_gradient(wanted: Mapping[str, np.ndarray]) -> float:
-    """The size by which smaller gradients are measured; 0 where there are none."""
-    sizes = [np.abs(a).max(initial=0) for name, a in wanted.items() if name.startswith(GRADIENT)]
-    return 0.01 * float(np.median(sizes)) if sizes else 0.0
+def step_error(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
+    """The largest of |difference| / |reference| of the loss, all gradients, weights, statistics.
+
+    Lengths of vectors (root of the sum of squares) over all weights, not single elements: where an
+    activation is next to zero, rounding decides whether a rectifier passes the cotangent on, so
+    single elements jump by whole amounts in any float32 run, and the gradient of a shift in front
+    of a norm is rounding alone. ``inf`` where something is no number.
+    """
+    worst = 0.0
+    for kind in ("loss", GRADIENT, WEIGHT, STATISTIC):
+        gap = size = 0.0
+        for name, reference in wanted.items():
+            if name.startswith(kind):
+                array = np.asarray(found[name], np.float64)
+                if array.shape != reference.shape or not np.isfinite(array).all():
+                    return float("inf")
+                gap += float(np.square(array - reference).sum())
+                size += float(np.square(reference).sum())
+        worst = max(worst, float(np.sqrt(gap / size)) if size else 0.0)
+    return worst
 
 
 def compared(step: Step, results: Mapping[str, np.ndarray]) -> Arrays:
@@ -129,11 +148,11 @@ def compared(step: Step, results: Mapping[str, np.ndarray]) -> Arrays:
     """
     found = {"loss": np.asarray(results["loss"]).reshape(1)}
     for group in step.layout.groups:
-        for kind, name in (("weight ", group.weights), (GRADIENT, f"{group.name}/velocity")):
+        for kind, name in ((WEIGHT, group.weights), (GRADIENT, f"{group.name}/velocity")):
             views = group.views(np.asarray(results[name]))
             found |= {kind + path: array for path, array in views.items()}
     for name, path in step.layout.statistics.items():
-        found[f"statistic {path}"] = results[name]
+        found[STATISTIC + path] = results[name]
     return found
 
 
@@ -160,7 +179,7 @@ def prepare_step(
     States take turns in two sets of buffers, as they do while training.
     """
     from ..runtime.train.step import advanced
-    from ..steps import WEIGHT
+    from ..steps import WEIGHT as INPUT
 
     ports = [port.name for port in module.plan.inputs]
     state = first_state(step, weights)
@@ -169,7 +188,7 @@ def prepare_step(
     def call() -> Arrays:
         nonlocal state, spare
         known = step_inputs(step, state, inputs)
-        known |= {f"{WEIGHT}{path}": array for path, array in state.weights.items()}
+        known |= {INPUT + path: array for path, array in state.weights.items()}
         results = module.run({name: known[name] for name in ports}, spare)
         spare = {name: known[name] for name in results if name in known}
         state = advanced(step.layout, state, results)
