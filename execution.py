@@ -91,6 +91,10 @@ class Kept:
     rows: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
     lock: Any = field(default_factory=threading.Lock)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or one in another process, starts empty: what is kept can be made again."""
+        return Kept, ()
+
     def get(self, key: Any) -> Any:
         """What was kept under a key, else None."""
         with self.lock:
