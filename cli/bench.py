@@ -11,6 +11,8 @@ from ..bench.compare import Row, compare
 from ..bench.decisions import compare_decisions, is_decision
 from ..bench.engines import ENGINES, OWN, PEERS
 from ..bench.fields import compare_fields, is_field
+from ..bench.latent import COUNT, SIZE, compare_latent
+from ..bench.latent import PEERS as LATENT
 from ..bench.problem import Chosen, nominal_sizes
 from ..bench.profiles import total
 from ..bench.results import save_results
@@ -35,7 +37,8 @@ def configure(parser: ArgumentParser) -> None:
         metavar="ENGINES",
         type=_engines,
         help=f"which of {', '.join(PEERS)}, with commas, or none; all installed ones by default;"
-        " decision processes: quantecon; dense random fields: pydensecrf",
+        " decision processes: quantecon; dense random fields: pydensecrf; latent variables: hmmlearn"
+        " or sklearn",
     )
     parser.add_argument("--engine", choices=OWN, default=OWN[0], help="which of ours")
     parser.add_argument(
@@ -67,6 +70,8 @@ def run(args: Namespace) -> int:
         return _decisions(args)
     if args.against == (FIELDS,):
         return _fields(args)
+    if args.against and args.against[0] in LATENT:
+        return _latent(args)
     peers = args.against
     if peers is None:
         peers = tuple(name for name in PEERS if ENGINES[name].installed)
@@ -134,6 +139,34 @@ def _fields(args: Namespace) -> int:
         say(f"{row.model}, {row.threads} threads: {row.ms:.1f} ms, pydensecrf"
             f" {row.pydensecrf_ms:.1f} ms, {row.ratio:.2f} times faster; from the exact answer"
             f" {row.error:.1e} and {row.pydensecrf_error:.1e}")  # fmt: skip
+
+
+def _latent(args: Namespace) -> int:
+    """Latent-variable models, each question against a peer's."""
+    peer, rows = args.against[0], []
+    if args.threads not in (None, (machine.cores(),)):
+        message = f"these models are measured with all {machine.cores()} processors"
+        raise Failure(message, usage=True)
+    for model in args.model:
+        sizes = dict(args.shape)
+        program = load_chosen(model, Namespace(**{**vars(args), "shape": []}))
+        with located_faults(program.sources):
+            found = compare_latent(program, peer, sizes.get(SIZE[peer], COUNT), args.rounds)
+        rows += found
+        if args.save:
+            own = [
+                {**row.as_json(), "batch": row.count, "engine": f"{row.question} {row.setting}"}
+                for row in found
+            ]
+            file = f"latent/{found[0].model}_{peer}"
+            note(f"wrote {save_results(Path(args.save), file, own)}")
+    if args.json:
+        say_json([row.as_json() for row in rows])
+    else:
+        for row in rows:
+            say(f"{row.model}, {row.question}, {row.threads} threads: {row.ms:.1f} ms,"
+                f" {row.peer} {row.setting} {row.peer_ms:.1f} ms, {row.ratio:.1f} times faster,"
+                f" difference {row.difference:.1e}")  # fmt: skip
     return 0 if all(row.agrees for row in rows) else 1
 
 
@@ -235,7 +268,7 @@ def _range(values: Spread | None) -> str:
 def _engines(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text != "none" else ()
     for name in names:
-        alone = name in (DECISIONS, FIELDS)
+        alone = name in (DECISIONS, FIELDS, *LATENT)
         if name not in PEERS and (not alone or len(names) > 1):
             raise ArgumentTypeError(f"`{name}` is not one of {', '.join(PEERS)}")
     return names
