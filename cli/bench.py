@@ -37,8 +37,8 @@ def configure(parser: ArgumentParser) -> None:
         metavar="ENGINES",
         type=_engines,
         help=f"which of {', '.join(PEERS)}, with commas, or none; all installed ones by default;"
-        " decision processes: quantecon; dense random fields: pydensecrf; latent variables: hmmlearn"
-        " or sklearn",
+        " decision processes: quantecon; dense random fields: pydensecrf;"
+        " latent variables: hmmlearn or sklearn",
     )
     parser.add_argument("--engine", choices=OWN, default=OWN[0], help="which of ours")
     parser.add_argument(
