@@ -268,7 +268,15 @@ def test_strided_operands_copy_a_transpose(drive):
 
 def test_every_element_wise_op_has_a_kernel():
     """But for those that draw random numbers and the one that is folded away."""
-    written = set(elements.VECTOR_FLOAT) | set(elements.VECTOR_BOOL) | {"cast", "clamp"}
+    written = (
+        set(elements.VECTOR_FLOAT)
+        | set(elements.VECTOR_BOOL)
+        | {
+            "cast",
+            "clamp",
+            "clamp_backward",
+        }
+    )
     elementwise = {name for name, op in OPS.items() if op.batching == "elementwise"}
     assert elementwise - written == {"drop_path", "dropout", "size_of"}
 
