@@ -186,7 +186,9 @@ def _dense_weight(state: Lowering, index: int, node: Node) -> None:
     sums = state.room(splits * panels * panel)
     words: dict[str, Any] = {
         **places, **chunk, **share, "d": d.place, "y": sums, "tiles": tiles, "panels": panels,
-        "table": _table(state, "rows", offsets), "x_line": line * stride[0], "d_image": d.plane,
+        "table": _table(state, "rows", offsets), "d_image": d.plane,
+        # A line of a flat kernel is a run of pixels, whatever the width of the pictures.
+        "x_line": chunk["columns"] * LINE if flat else line * stride[0],
         "d_block": d.block, "split_bytes": panels * panel, "panel_bytes": panel,
         "blocks_out": d.blocks, "scratch": SCRATCH, "scratch_slot": SCRATCH_SLOT,
         "blocks_in": blocks, "height": height, "width": width, "pad_top": pad[0][0],
