@@ -57,6 +57,11 @@ class Row:
     profile: tuple[Profiled, ...] = field(default=(), repr=False)
     machine: Machine | None = field(default=None, repr=False)
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the engine ran and gave the reference's outputs."""
+        return not self.note
+
     def as_json(self) -> dict[str, Any]:
         """The row of ``tilth bench --json``: plain, rounded numbers."""
         ms, ratio = self.ms, self.ratio

@@ -8,7 +8,7 @@ values; results are compared before anything is timed.
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
@@ -23,6 +23,7 @@ from ..runtime.decide.process import Process
 from ..runtime.decide.solvers import Settings
 from ..runtime.decide.sweeps import Sweeper
 from ..runtime.faults import RuntimeFault
+from .kind import Request
 
 METHODS = ("value_iteration", "modified_policy_iteration", "policy_iteration")
 EXTRA = "pip install 'tilth[solve]' quantecon"
@@ -36,13 +37,17 @@ class DecisionRow:
     """One method side by side: median milliseconds, how many times faster ours is, the check.
 
     ``max_difference`` is the largest difference of the two sides' values, ``tol`` the error that
-    either may have; ``steps`` are the sweeps (or improvements) of each.
+    either may have; ``pairs`` are of state and action, ``entries`` their next states; ``steps``
+    are the sweeps (or improvements) of each.
     """
 
     model: str
     method: str
     tol: float
     threads: int
+    states: int
+    pairs: int
+    entries: int
     ms: float
     quantecon_ms: float
     ratio: float
@@ -55,10 +60,26 @@ class DecisionRow:
         """A plain dictionary."""
         return asdict(self)
 
+    as_record = as_json
+
+    def __str__(self) -> str:
+        """A line for people."""
+        return (
+            f"{self.model}, {self.method}, {self.threads} threads: {self.ms:.2f} ms,"
+            f" quantecon {self.quantecon_ms:.2f} ms, {self.ratio:.2f} times faster,"
+            f" difference {self.max_difference:.1e}"
+        )
+
 
 def is_decision(program: Program) -> bool:
     """Whether a program is a decision process rather than a net."""
     return bool(program.graph.of_op("fix"))
+
+
+def measure(program: Program, request: Request) -> Iterator[list[DecisionRow]]:
+    """Rows of a process, a list for each number of threads."""
+    for threads in request.threads:
+        yield compare_decisions(program, request.rounds, threads)
 
 
 def compare_decisions(
@@ -107,6 +128,9 @@ def _row(
         method=method,
         tol=tol,
         threads=threads,
+        states=process.states,
+        pairs=process.rows,
+        entries=process.entries,
         ms=here,
         quantecon_ms=there,
         ratio=median(b / a for a, b in times),

@@ -8,6 +8,7 @@ thin, and with each other on the whole one. A call is all that a new picture nee
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
@@ -22,6 +23,7 @@ from ..compiler.options import Options
 from ..program import Program
 from ..runtime.faults import RuntimeFault
 from ..runtime.module import Module
+from .kind import Request
 
 EXTRA = "pip install pydensecrf2 scikit-learn"
 HEIGHT, WIDTH = 480, 640
@@ -62,10 +64,26 @@ class FieldRow:
         """A plain dictionary."""
         return asdict(self)
 
+    as_record = as_json
+
+    def __str__(self) -> str:
+        """A line for people."""
+        return (
+            f"{self.model}, {self.threads} threads: {self.ms:.1f} ms, pydensecrf"
+            f" {self.pydensecrf_ms:.1f} ms, {self.ratio:.2f} times faster; from the exact answer"
+            f" {self.error:.1e} and {self.pydensecrf_error:.1e}"
+        )
+
 
 def is_field(program: Program) -> bool:
     """Whether a program is the zoo's dense random field, whose parameters are known here."""
     return program.name == "dense_crf"
+
+
+def measure(program: Program, request: Request) -> Iterator[list[FieldRow]]:
+    """Rows of a field, a list for each number of threads."""
+    for threads in request.threads:
+        yield [compare_fields(program, request.rounds, threads)]
 
 
 def compare_fields(program: Program, rounds: int, threads: int) -> FieldRow:

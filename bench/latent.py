@@ -9,7 +9,7 @@ before anything is timed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from statistics import median
@@ -21,6 +21,7 @@ import numpy as np
 from ..program import Program
 from ..runtime import machine
 from ..runtime.faults import RuntimeFault
+from .kind import Request
 
 PEERS = {"hmmlearn": "pip install hmmlearn", "sklearn": "pip install scikit-learn"}
 """Peers, and how to get one that is missing."""
@@ -29,6 +30,9 @@ COUNT = 200_000
 """Steps or points, unless the size is given."""
 
 SIZE = {"hmmlearn": "T", "sklearn": "N"}
+
+PARAMETERS = {"hmmlearn": {"pi", "A", "mu", "sigma"}, "sklearn": {"alpha", "mu", "cov"}}
+"""What the model of each peer has, ours under the same names."""
 
 Call = Callable[[], Any]
 
@@ -61,6 +65,16 @@ class LatentRow:
         """A plain dictionary."""
         return asdict(self)
 
+    as_record = as_json
+
+    def __str__(self) -> str:
+        """A line for people."""
+        return (
+            f"{self.model}, {self.question}, {self.threads} threads: {self.ms:.1f} ms,"
+            f" {self.peer} {self.setting} {self.peer_ms:.1f} ms, {self.ratio:.1f} times faster,"
+            f" difference {self.difference:.1e}"
+        )
+
 
 @dataclass(frozen=True)
 class _Question:
@@ -72,15 +86,31 @@ class _Question:
     tolerance: float
 
 
+def is_latent(program: Program) -> bool:
+    """Whether a peer has the model."""
+    return set(program.parameters()) in PARAMETERS.values()
+
+
+def measure(program: Program, request: Request) -> Iterator[list[LatentRow]]:
+    """Rows of a model, a row a question; raises :class:`RuntimeFault` as ``compare_latent``."""
+    if request.threads != (machine.cores(),):
+        message = f"these models are measured with all {machine.cores()} processors"
+        raise RuntimeFault("E408", message, "leave out `--threads`")
+    found = set(program.parameters())
+    fitting = tuple(peer for peer, wanted in PARAMETERS.items() if wanted == found)
+    for peer in fitting if request.peers is None else request.peers:
+        yield compare_latent(program, peer, request.sizes.get(SIZE[peer], COUNT), request.rounds)
+
+
 def compare_latent(program: Program, peer: str, count: int, rounds: int) -> list[LatentRow]:
     """Measure every question; a row a question.
 
     Raises :class:`RuntimeFault` for a peer that is not installed or does not have the model.
     """
     shapes = {path: kind.shape for path, kind in program.parameters().items()}
-    wanted = {"hmmlearn": ("pi", "A", "mu", "sigma"), "sklearn": ("alpha", "mu", "cov")}[peer]
-    if set(shapes) != set(wanted):
-        message = f"{peer} is measured on a model with the parameters {', '.join(wanted)}"
+    wanted = PARAMETERS[peer]
+    if set(shapes) != wanted:
+        message = f"{peer} is measured on a model with the parameters {', '.join(sorted(wanted))}"
         raise RuntimeFault("E408", message, "measure `hmm` against hmmlearn, `gmm` against sklearn")
     size: Any = shapes["mu"]
     make: Any = _chain if peer == "hmmlearn" else _mixture

@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import machine
+from .kind import Kind, Measured
 
-PACKAGES = ("tilth", "numba", "llvmlite", "numpy", "onnx", "onnxruntime", "openvino", "torch")
+COMMON = ("tilth", "numba", "llvmlite", "numpy")
+"""Packages that all measurements depend on."""
 
 VECTORS = {"avx512": "avx512f", "avx2": "avx2", "avx": "avx", "sse4": "sse4_2", "neon": "asimd"}
 """Names of vector extensions by what processors call them, the widest first."""
 
 
-def describe_machine() -> dict[str, Any]:
-    """Processor, its vector extensions, cores, system and versions of all that was measured."""
+def describe_machine(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Processor, its vector extensions, cores, system and versions of ours and of ``packages``."""
     return {
         "cpu": machine.cpu_name(),
         "features": list(machine.cpu_features()),
         "cores": machine.cores(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in (*COMMON, *packages)},
     }
 
 
@@ -40,23 +42,26 @@ def machine_folder(facts: dict[str, Any]) -> str:
     return "-".join(words)
 
 
-def save_results(folder: Path, model: str, rows: Sequence[dict[str, Any]]) -> Path:
-    """Replace a model's rows of the same batch, threads and engine; keep its others.
+def save_results(folder: Path, kind: Kind, rows: Sequence[Measured]) -> Path:
+    """Replace a model's rows that are alike in the columns of the kind's key; keep its others.
 
-    The file lies in the machine's own folder. Rows of other versions there go: a file tells of one
-    state of one machine.
+    The file lies in the machine's own folder, in that of the kind. Rows of other versions there go:
+    a file tells of one state of one machine.
     """
-    here = describe_machine()
-    path = folder / machine_folder(here) / f"{model}.json"
+    here = describe_machine(kind.packages)
+    name = kind.named(rows[0])
+    path = folder / machine_folder(here) / kind.name / f"{name}.json"
+    records = [row.as_record() for row in rows]
     kept: list[dict[str, Any]] = []
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         if before["machine"] == here:
-            taken = {_key(row) for row in rows}
-            kept = [row for row in before["rows"] if _key(row) not in taken]
-    ordered = sorted([*kept, *rows], key=lambda row: (row["batch"], row["threads"]))
+            taken = {_key(kind, row) for row in records}
+            kept = [row for row in before["rows"] if _key(kind, row) not in taken]
+    # A stable order by sizes; what differs in names alone stays as it was measured.
+    ordered = sorted([*kept, *records], key=lambda row: _numbers(kind, row))
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    text = json.dumps({"model": model, "measured": now, "machine": here, "rows": ordered}, indent=1)
+    text = json.dumps({"model": name, "measured": now, "machine": here, "rows": ordered}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text + "\n", encoding="utf-8")
@@ -67,8 +72,12 @@ def save_results(folder: Path, model: str, rows: Sequence[dict[str, Any]]) -> Pa
 # ---------------------------------------------------------------- helpers
 
 
-def _key(row: dict[str, Any]) -> tuple[int, int, str]:
-    return row["batch"], row["threads"], row["engine"]
+def _key(kind: Kind, row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(column) for column in kind.key)
+
+
+def _numbers(kind: Kind, row: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(v for v in _key(kind, row) if isinstance(v, (int, float)))
 
 
 def _version(name: str) -> str | None:

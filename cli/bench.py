@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..bench.compare import Row, compare
-from ..bench.decisions import compare_decisions, is_decision
-from ..bench.engines import ENGINES, OWN, PEERS
-from ..bench.fields import compare_fields, is_field
-from ..bench.latent import COUNT, SIZE, compare_latent
-from ..bench.latent import PEERS as LATENT
-from ..bench.problem import Chosen, nominal_sizes
+from ..bench.compare import Row
+from ..bench.engines import ENGINES, OWN
+from ..bench.kind import Kind, Measured, Request
+from ..bench.kinds import KINDS, NETS, PEERS, kind_of
 from ..bench.profiles import total
 from ..bench.results import save_results
-from ..bench.runner import Schedule, Spread
+from ..bench.runner import Spread
 from ..bench.table import write_table
 from ..program import located_faults, machine
 from .console import Failure, note, reason, say, say_json, say_table
-from .options import add_model_options, load_chosen, positive
+from .options import add_model_options, positive
 
-DECISIONS = "quantecon"
-"""The engine that solves decision processes rather than running nets."""
-
-FIELDS = "pydensecrf"
-"""The engine that does dense random fields."""
+ASKED = ("batch", "engine", "profile", "seconds", "train")
+"""Options that not every kind of model has."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -36,29 +30,32 @@ def configure(parser: ArgumentParser) -> None:
         "--against",
         metavar="ENGINES",
         type=_engines,
-        help=f"which of {', '.join(PEERS)}, with commas, or none; all installed ones by default;"
-        " decision processes: quantecon; dense random fields: pydensecrf;"
-        " latent variables: hmmlearn or sklearn",
+        help="with commas, or none; all installed ones by default. "
+        + "; ".join(f"{kind.what}: {', '.join(kind.peers)}" for kind in reversed(KINDS)),
     )
-    parser.add_argument("--engine", choices=OWN, default=OWN[0], help="which of ours")
+    parser.add_argument("--engine", choices=OWN, help=f"which of ours, {OWN[0]} by default")
     parser.add_argument(
-        "--train", action="store_true", help="measure steps of training: gradients and update too"
-    )
-    parser.add_argument("--batch", metavar="N,...", type=_numbers, default=(1,))
+        "--train", action="store_const", const=True,
+        help="measure steps of training: gradients and update too",
+    )  # fmt: skip
+    parser.add_argument("--batch", metavar="N,...", type=_numbers, help="1 by default")
     parser.add_argument(
         "--threads", metavar="N,...", type=_numbers, help="all processors by default"
     )
     parser.add_argument("--rounds", type=positive, default=15, help="rounds of turns, at least")
-    parser.add_argument("--seconds", type=positive, default=2, help="time of all rounds, at least")
+    parser.add_argument(
+        "--seconds", type=positive, help="time of all rounds, at least, 2 by default"
+    )
     parser.add_argument(
         "--profile",
-        action="store_true",
+        action="store_const",
+        const=True,
         help="show where the time goes, op by op, against what the machine can do",
     )
     parser.add_argument(
         "--save",
         metavar="FOLDER",
-        help="keep the rows there, in this machine's folder: a file a model, and a table of all",
+        help="keep the rows there, in the folders of this machine and of the kind of model",
     )
     parser.add_argument("--json", action="store_true", help="print a list of rows")
     add_model_options(parser)
@@ -66,140 +63,76 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Measure every model; 1 when an engine could not run or disagreed."""
-    if args.against == (DECISIONS,):
-        return _decisions(args)
-    if args.against == (FIELDS,):
-        return _fields(args)
-    if args.against and args.against[0] in LATENT:
-        return _latent(args)
-    peers = args.against
-    if peers is None:
-        peers = tuple(name for name in PEERS if ENGINES[name].installed)
-        peers = tuple(name for name in peers if ENGINES[name].training or not args.train)
-    for name in peers:
-        if args.train and not ENGINES[name].training:
-            raise Failure(f"`{name}` does not train", "compare with `--against torch`", usage=True)
-        if not ENGINES[name].installed:
-            raise Failure(f"`{name}` is not installed", f"pip install {ENGINES[name].package}")
-        if ENGINES[name].reads_onnx and importlib.util.find_spec("onnx") is None:
-            message = f"`{name}` reads the model as ONNX, and `onnx`, which writes it, is not there"
-            raise Failure(message, "pip install onnx")
     threads = args.threads or (machine.cores(),)
     for count in threads:
         if count > machine.cores():
             message = f"--threads {count} is more than the {machine.cores()} processors here"
             raise Failure(message, usage=True)
-    rows: list[Row] = []
+    for name in args.against or () if args.train else ():
+        if name not in ENGINES or not ENGINES[name].training:
+            raise Failure(f"`{name}` does not train", "compare with `--against torch`", usage=True)
+    rows: list[Measured] = []
     for model in args.model:
-        found = [row for batch in args.batch for row in _bench(model, batch, threads, peers, args)]
-        rows += found
-        if args.save:
-            _save(Path(args.save), found)
+        rows += _measured(_request(model, threads, args), args)
     if args.json:
         say_json([row.as_json() for row in rows])
-    return 1 if any(row.note for row in rows) else 0
+    return 0 if all(row.agrees for row in rows) else 1
 
 
 # ---------------------------------------------------------------- helpers
 
 
-def _decisions(args: Namespace) -> int:
-    """Decision processes, each method against QuantEcon's."""
-    rows = []
-    for model in args.model:
-        program = load_chosen(model, args)
-        if not is_decision(program):
-            raise Failure(f"`{model}` is no decision process", usage=True)
-        with located_faults(program.sources):
-            for threads in args.threads or (machine.cores(),):
-                rows += compare_decisions(program, args.rounds, threads)
-    if args.json:
-        say_json([row.as_json() for row in rows])
-    else:
-        for row in rows:
-            say(f"{row.model}, {row.method}, {row.threads} threads: {row.ms:.2f} ms,"
-                f" quantecon {row.quantecon_ms:.2f} ms, {row.ratio:.2f} times faster,"
-                f" difference {row.max_difference:.1e}")  # fmt: skip
-    return 0 if all(row.agrees for row in rows) else 1
+def _request(model: str, threads: tuple[int, ...], args: Namespace) -> Request:
+    given = {name: getattr(args, name) for name in ASKED if getattr(args, name) is not None}
+    return Request(
+        spec=model, variant=args.variant, options=tuple(args.set), sizes=dict(args.shape),
+        peers=args.against, threads=threads, rounds=args.rounds, note=note, **given,
+    )  # fmt: skip
 
 
-def _fields(args: Namespace) -> int:
-    """Dense random fields against pydensecrf."""
-    rows = []
-    for model in args.model:
-        program = load_chosen(model, args)
-        if not is_field(program):
-            raise Failure(f"`{model}` is not a dense random field of the zoo", usage=True)
-        with located_faults(program.sources):
-            for threads in args.threads or (machine.cores(),):
-                rows.append(compare_fields(program, args.rounds, threads))
-    if args.json:
-        say_json([row.as_json() for row in rows])
-    for row in () if args.json else rows:
-        say(f"{row.model}, {row.threads} threads: {row.ms:.1f} ms, pydensecrf"
-            f" {row.pydensecrf_ms:.1f} ms, {row.ratio:.2f} times faster; from the exact answer"
-            f" {row.error:.1e} and {row.pydensecrf_error:.1e}")  # fmt: skip
-    return 0 if all(row.agrees for row in rows) else 1
-
-
-def _latent(args: Namespace) -> int:
-    """Latent-variable models, each question against a peer's."""
-    peer, rows = args.against[0], []
-    if args.threads not in (None, (machine.cores(),)):
-        message = f"these models are measured with all {machine.cores()} processors"
-        raise Failure(message, usage=True)
-    for model in args.model:
-        sizes = dict(args.shape)
-        program = load_chosen(model, Namespace(**{**vars(args), "shape": []}))
-        with located_faults(program.sources):
-            found = compare_latent(program, peer, sizes.get(SIZE[peer], COUNT), args.rounds)
-        rows += found
-        if args.save:
-            own = [
-                {**row.as_json(), "batch": row.count, "engine": f"{row.question} {row.setting}"}
-                for row in found
-            ]
-            file = f"latent/{found[0].model}_{peer}"
-            note(f"wrote {save_results(Path(args.save), file, own)}")
-    if args.json:
-        say_json([row.as_json() for row in rows])
-    else:
-        for row in rows:
-            say(f"{row.model}, {row.question}, {row.threads} threads: {row.ms:.1f} ms,"
-                f" {row.peer} {row.setting} {row.peer_ms:.1f} ms, {row.ratio:.1f} times faster,"
-                f" difference {row.difference:.1e}")  # fmt: skip
-    return 0 if all(row.agrees for row in rows) else 1
-
-
-def _bench(
-    model: str, batch: int, threads: tuple[int, ...], peers: tuple[str, ...], args: Namespace
-) -> list[Row]:
-    program = load_chosen(model, Namespace(**{**vars(args), "shape": []}))
-    label = program.variant or program.name
-    found: list[Row] = []
+def _measured(request: Request, args: Namespace) -> list[Measured]:
+    """The rows of one model, shown and saved as they come."""
+    program = request.load()
+    kind = kind_of(program, request.peers)
+    if not kind.fits(program):
+        raise Failure(f"`{request.spec}` is not {kind.what}", usage=True)
+    if request.peers == () and not kind.alone:
+        hint = " or ".join(f"`--against {peer}`" for peer in kind.peers)
+        raise Failure(f"{kind.what} is only measured side by side", hint, usage=True)
+    for name in ASKED:
+        if getattr(args, name) is not None and name not in kind.options:
+            raise Failure(f"`--{name}` says nothing about {kind.what}", usage=True)
+    found: list[Measured] = []
     with located_faults(program.sources):
-        sizes = nominal_sizes(program, batch, dict(args.shape))
-        chosen = Chosen(model, args.variant, tuple(args.set), sizes, args.train)
-        schedule = Schedule(rounds=args.rounds, seconds=args.seconds)
-        parts = (chosen, label, peers, args.engine, threads, schedule, note, args.profile)
-        for rows in compare(*parts):
+        for rows in kind.measure(program, request):
             found += rows
             if not args.json:
                 _show(rows)
+            if args.save and rows:
+                _save(Path(args.save), kind, rows)
     return found
 
 
-def _save(folder: Path, rows: list[Row]) -> None:
+def _save(folder: Path, kind: Kind, rows: Sequence[Measured]) -> None:
     try:
-        name = f"{rows[0].model}.train" if rows[0].train else rows[0].model
-        path = save_results(folder, name, [row.as_record() for row in rows])
-        write_table(path.parent)
+        path = save_results(folder, kind, rows)
+        if kind is NETS:
+            write_table(path.parent)
     except OSError as error:
         raise Failure(f"cannot write into `{folder}`: {reason(error)}") from error
     note(f"wrote {path}")
 
 
-def _show(rows: list[Row]) -> None:
+def _show(rows: Sequence[Measured]) -> None:
+    nets = [row for row in rows if isinstance(row, Row)]
+    if nets:
+        _show_nets(nets)
+    else:
+        for row in rows:
+            say(str(row))
+
+
+def _show_nets(rows: Sequence[Row]) -> None:
     from rich.table import Table
 
     first = rows[0]
@@ -269,9 +202,15 @@ def _range(values: Spread | None) -> str:
 def _engines(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text != "none" else ()
     for name in names:
-        alone = name in (DECISIONS, FIELDS, *LATENT)
-        if name not in PEERS and (not alone or len(names) > 1):
+        if name not in PEERS:
             raise ArgumentTypeError(f"`{name}` is not one of {', '.join(PEERS)}")
+    for kind in KINDS:
+        inside = [name for name in names if name in kind.peers]
+        if inside and len(inside) < len(names):
+            other = next(name for name in names if name not in inside)
+            raise ArgumentTypeError(
+                f"`{inside[0]}` and `{other}` measure different kinds of models"
+            )
     return names
 
 

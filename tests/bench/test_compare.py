@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tilth
-from tilth.bench import compare, results, table
+from tilth.bench import compare
 from tilth.bench.compare import Row
 from tilth.bench.engines import ENGINES, MEMORY, OWN, PEAK, PEERS
 from tilth.bench.problem import Chosen, nominal_sizes, relative_error, write_problem
@@ -127,45 +127,6 @@ def test_ratio_and_share_are_paired(problem):
     assert compare._timed(Row("tiny", 1, 2, "other"), taken, "reference", {}).ms is None
 
 
-def test_results_keep_other_rows_of_the_same_machine(tmp_path, monkeypatch):
-    one = {"batch": 1, "threads": 2, "engine": "torch", "median_ms": 1.0}
-    eight = {"batch": 8, "threads": 2, "engine": "torch", "median_ms": 8.0}
-    results.save_results(tmp_path, "tiny", [one, eight])
-    path = results.save_results(tmp_path, "tiny", [one | {"median_ms": 2.0}])
-    saved = json.loads(path.read_text())
-    assert [row["median_ms"] for row in saved["rows"]] == [2.0, 8.0]
-    assert saved["machine"]["cpu"]
-    newer = saved["machine"] | {"versions": {"numba": "99"}}
-    monkeypatch.setattr(results, "describe_machine", lambda: newer)
-    assert results.save_results(tmp_path, "tiny", [one]) == path
-    assert json.loads(path.read_text())["rows"] == [one]
-
-
-def test_each_machine_has_a_folder_and_a_table_of_its_own(tmp_path, monkeypatch):
-    machines = [
-        {"cpu": "Intel(R) Xeon(R) Processor", "features": ["avx2", "avx512f"], "cores": 2},
-        {"cpu": "AMD EPYC 7B13", "features": ["sse4_2", "avx", "avx2"], "cores": 2},
-        {"cpu": "AMD EPYC 7B13", "features": ["sse4_2", "avx", "avx2"], "cores": 8},
-        {"cpu": "Neoverse-N1", "features": ["asimd"], "cores": 4},
-        {"cpu": "unknown", "features": [], "cores": 1},
-    ]
-    own = {"model": "tiny", "batch": 1, "threads": 2, "engine": "tilth", "peak_mb": 10.0,
-           "ratio_to_best_peer": 1.6, "cold_s": 3.0, "warm_s": 0.5}  # fmt: skip
-    paths = []
-    for count, facts in enumerate(machines):
-        facts["system"] = "Linux"
-        monkeypatch.setattr(results, "describe_machine", lambda facts=facts: facts)
-        paths.append(results.save_results(tmp_path, "tiny", [own | {"median_ms": count + 0.5}]))
-    assert [path.parent.name for path in paths] == [
-        "intel-xeon-processor-avx512-2-cores", "amd-epyc-7b13-avx2-2-cores",
-        "amd-epyc-7b13-avx2-8-cores", "neoverse-n1-neon-4-cores", "unknown-1-cores",
-    ]  # fmt: skip
-    for count, path in enumerate(paths):
-        assert json.loads(path.read_text())["rows"] == [own | {"median_ms": count + 0.5}]
-        text = table.markdown(path.parent)
-        assert text.count("| tiny |") == 1 and f"| {count + 0.5} |" in text
-
-
 def test_the_table_of_engines():
     assert {*OWN, *PEERS, PEAK, MEMORY} == ENGINES.keys()
     assert not set(OWN) & set(PEERS)
@@ -187,7 +148,7 @@ def test_the_whole_command(spec, tmp_path, capsys):
     assert row["median_ms"] > 0
     assert row["max_rel_err"] < 1e-5
     assert row["ratio_to_best_peer"] is None
-    (kept,) = json.loads((tmp_path / "tiny.json").read_text())["rows"]
+    (kept,) = json.loads(next(tmp_path.rglob("nets/tiny.json")).read_text())["rows"]
     assert kept["rounds"] >= 2
     assert 0 < kept["peak_share"] < 1
 
@@ -227,16 +188,3 @@ def test_a_missing_peer_gives_the_command_that_installs_it(spec, capsys, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", find)
     assert main(["bench", spec, "--against", "openvino"]) == 1
     assert f"pip install {gone}" in capsys.readouterr().err
-
-
-def test_saved_results_become_one_table(tmp_path):
-    own = {
-        "model": "tiny", "batch": 1, "threads": 2, "engine": "tilth", "median_ms": 1.25,
-        "peak_mb": 10.0, "memory_bound_mb": 9.0, "cold_s": 3.0, "warm_s": 0.5,
-        "ratio_to_best_peer": 1.6, "ratio_quartiles": [1.5, 1.7], "peak_share": 0.5,
-    }  # fmt: skip
-    rows = [own, own | {"engine": "torch", "median_ms": 2.0}]
-    folder = results.save_results(tmp_path, "tiny", rows).parent
-    text = table.markdown(folder)
-    assert "| tiny | 1 | 2 | 1.2 | - | - | 2.0 | 1.60 (1.50..1.70) | 50% | 10 (9) |" in text
-    assert table.write_table(folder).read_text() == text
