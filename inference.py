@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .compiler.inference.answers import Answers, answers_about
-from .compiler.inference.checks import check_observations, check_parameters
+from .compiler.inference.checks import all_finite, check_parameters, check_support
 from .compiler.inference.compare import Side, divergence, outputs_of
 from .compiler.inference.expand import expand
 from .compiler.inference.explain import Check, Derivation, explain
@@ -25,7 +25,7 @@ from .compiler.inference.observed import (
 from .compiler.inference.potentials import MISSING
 from .compiler.inference.statements import statements_of
 from .compiler.inference.structure import structure_of
-from .compiler.interpret import interpret
+from .compiler.interpret import Interpreter
 from .compiler.ir.graph import Graph, Value
 from .compiler.ir.types import TensorType
 from .compiler.ops.base import OpError
@@ -253,7 +253,9 @@ def observe(program: Program, data: Data, params: Mapping[str, np.ndarray]) -> O
         if name in known:
             continue
         array = np.asarray(value)
-        if name in drawn and array.dtype.kind == "f" and np.any(np.isnan(array)):
+        if name in drawn and array.dtype.kind == "f" and not all_finite(array) and (
+            np.any(np.isnan(array))
+        ):  # fmt: skip
             missing.add(name)
             if declared[name].dtype.kind in "iu":
                 array = np.where(np.isnan(array), MISSING, array)
@@ -478,14 +480,18 @@ class Values:
     """What the statements of a graph with known sizes observe."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph, self.twin = graph, graph.copy()
-        rows = [s for s in statements_of(self.twin) if s.role == "input" and s.point is not None]
-        self.twin.outputs = [(str(s.node), s.point[0]) for s in rows if s.point is not None]
-        self.twin.prune()
+        twin = graph.copy()
+        self._rows = [s for s in statements_of(twin) if s.role == "input" and s.point is not None]
+        twin.outputs = [(str(s.node), s.point[0]) for s in self._rows if s.point is not None]
+        twin.inputs = []
+        twin.prune()
+        twin.inputs = [index for index, _ in twin.of_op("input")]
+        self._values = Interpreter(twin)
 
     def check(self, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],
               missing: Collection[str]) -> None:  # fmt: skip
         """Raises ``OpError`` E611 for an observation outside its distribution's support."""
         with np.errstate(all="ignore"):
-            values = interpret(self.twin, arrays, params)
-        check_observations(self.graph, lambda statement: values[str(statement.node)], missing)
+            values = self._values.look(arrays, params)
+        for statement in self._rows:
+            check_support(statement, values[str(statement.node)], statement.variable in missing)

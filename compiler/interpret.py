@@ -81,8 +81,23 @@ class Interpreter:
         self, inputs: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Outputs by name; raises :class:`OpError` E801 and E802 for what does not fit."""
-        results = _run(self._plan, self._leaves(inputs, params))
-        return dict(zip(self._wanted, results, strict=True))
+        leaves = self._leaves(inputs, params)
+        found = self._run(leaves)
+        # Leaves are the caller's own arrays: what is put out must not change with them.
+        return {
+            name: array.copy() if any(np.may_share_memory(array, a) for a in leaves.values())
+            else array
+            for name, array in found.items()
+        }  # fmt: skip
+
+    def look(
+        self, inputs: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """As a call, for outputs that are only read now: they may be parts of the inputs."""
+        return self._run(self._leaves(inputs, params))
+
+    def _run(self, leaves: Arrays) -> dict[str, np.ndarray]:
+        return dict(zip(self._wanted, _run(self._plan, leaves), strict=True))
 
     def _leaves(self, inputs: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]) -> Arrays:
         values: Arrays = {}
@@ -185,6 +200,8 @@ def _check_sizes(graph: Graph, given: Sequence[tuple], sizes: Mapping[str, int])
 def _fitting(code: str, what: str, array: Any, kind: TensorType) -> np.ndarray:
     """The array as the declared type, when no value changes its meaning."""
     found, wanted = np.asarray(array), DTYPES[kind.dtype]
+    if found.dtype == wanted and found.shape == kind.shape:
+        return found
     cast = found.astype(wanted) if np.can_cast(found.dtype, wanted, "same_kind") else None
     if cast is None and found.dtype.kind in "iu" and wanted.kind in "iu":
         cast = found.astype(wanted)

@@ -84,7 +84,10 @@ def read_input(
 
 
 def check_input(name: str, array: np.ndarray, declared: Declared) -> np.ndarray:
-    """The array in the declared element type; raises :class:`RuntimeFault` E802."""
+    """The array in the declared element type, itself where it has it.
+
+    Raises :class:`RuntimeFault` E802.
+    """
     kind, wanted = array.dtype, declared.dtype
     found = f"{_short(kind)}[{', '.join(map(str, array.shape))}]"
     fits = len(array.shape) == len(declared.shape) and all(
@@ -101,8 +104,8 @@ def check_input(name: str, array: np.ndarray, declared: Declared) -> np.ndarray:
     if not whole and not np.can_cast(kind, wanted, "same_kind"):
         message = f"input `{name}` does not fit: expected {declared}, found {found}"
         raise RuntimeFault("E802", message, f"convert it to {wanted}")
-    cast = array.astype(wanted)
-    if wanted.kind in "iu" and not np.array_equal(cast, array):
+    cast = array.astype(wanted, copy=False)
+    if cast is not array and wanted.kind in "iu" and not np.array_equal(cast, array):
         message = f"input `{name}` holds numbers that {wanted} cannot hold"
         raise RuntimeFault("E802", message, f"they go from {array.min()} to {array.max()}")
     return cast

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir.graph import Graph
 from .potentials import MISSING
-from .statements import ModelFault, Statement, statements_of
+from .statements import ModelFault, Statement
 from .structure import support_name
 
 TOLERANCE = 1e-6
@@ -77,19 +77,22 @@ def _spot(spot: Collection[Any]) -> str:
     return f"[{', '.join(str(int(k)) for k in spot)}]" if spot else "it"
 
 
-def check_observations(
-    graph: Graph, values: Callable[[Statement], np.ndarray], missing: Collection[str] = ()
-) -> None:
+def all_finite(array: np.ndarray) -> bool:
+    """Whether a sum shows that there is no nan and no infinity; ``False`` may be an overflow.
+
+    One pass without a mask: long data are looked at before every question.
+    """
+    return bool(np.isfinite(np.sum(array)))
+
+
+def check_support(statement: Statement, array: np.ndarray, missing: bool) -> None:
     """E611 for the first observation that its distribution cannot give.
 
-    ``values`` gives the array that a statement observes, indices first.
+    ``array`` is what the statement observes, indices first; with ``missing`` nan and ``MISSING``
+    stand for what was not seen.
     """
-    for statement in statements_of(graph):
-        if statement.role == "input" and statement.point is not None:
-            _check_support(statement, values(statement), statement.variable in missing)
-
-
-def _check_support(statement: Statement, array: np.ndarray, missing: bool) -> None:
+    if _is_real(statement) and array.dtype.kind == "f" and all_finite(array):
+        return
     good = _inside(statement, array)
     if missing:
         gone = np.isnan(array) if array.dtype.kind == "f" else array == MISSING
@@ -103,8 +106,16 @@ def _check_support(statement: Statement, array: np.ndarray, missing: bool) -> No
     _refuse(statement, array, spot)
 
 
+def _is_real(statement: Statement) -> bool:
+    """Whether every finite number or vector can be drawn from a statement's distribution."""
+    return statement.dist == "mvnormal" or support_name(statement.dist) == "real numbers"
+
+
 def _inside(statement: Statement, array: np.ndarray) -> np.ndarray:
     """Where a value can be drawn from the statement's distribution."""
+    if _is_real(statement):
+        finite = np.isfinite(array)
+        return np.all(finite, axis=-1) if statement.dist == "mvnormal" else finite
     kind = support_name(statement.dist)
     whole = array == np.floor(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
     if statement.dist in ("categorical", "labels"):
@@ -120,8 +131,6 @@ def _inside(statement: Statement, array: np.ndarray) -> np.ndarray:
         return (array >= 0) & (array <= 1)
     if statement.dist == "dirichlet":
         return np.all(array >= 0, -1) & (np.abs(np.sum(array, -1) - 1) <= 1e-5)
-    if statement.dist == "mvnormal":
-        return np.all(np.isfinite(array), axis=-1)
     if statement.dist in ("multinomial", "dpp"):
         return np.all(array >= 0, axis=-1)
     return np.isfinite(array)

@@ -105,7 +105,9 @@ def checked(declared: Mapping[str, Declared]) -> Change:
         if missing:
             message = f"the batches have no `{missing[0]}`"
             raise RuntimeFault("E802", message, f"they have {', '.join(batch)}")
-        return {name: check_input(name, batch[name], want) for name, want in declared.items()}
+        fitting = {name: check_input(name, batch[name], want) for name, want in declared.items()}
+        # The iterable may fill the same array anew while this batch still waits for its turn.
+        return {name: a.copy() if a is batch[name] else a for name, a in fitting.items()}
 
     return check
 
