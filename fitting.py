@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from .compiler.inference.learning import (
     sources_of,
     statistics_of,
 )
+from .compiler.inference.sources import chosen_by_data
 from .compiler.inference.statements import Statement, statements_of
 from .compiler.inference.statistics import Cells
 from .compiler.interpret import interpret
-from .compiler.ir.graph import Value
+from .compiler.ir.graph import Graph, Value
 from .compiler.ops.base import OpError
-from .execution import Execution
+from .execution import Execution, Kept
 from .inference import Data, Observed, Values, observe
 
 if TYPE_CHECKING:
@@ -39,8 +41,11 @@ Fixed = Sequence[str] | Mapping[str, Any]
 class Fitted:
     """What EM found.
 
-    ``history[k]`` is the objective (log-likelihood plus log prior, in nats) before the k-th M-step,
-    and one more at the end; ``converged`` says whether it came to rest.
+    ``history[k]`` is the objective (log-likelihood plus log prior, in nats) before the k-th M-step;
+    the last entry is that of ``params``, which no M-step followed: of the E-step that showed that
+    the objective had come to rest (``converged``), else, when the rounds ran out, of a pass that
+    makes the objective alone. So n rounds are n E-steps and n M-steps and one more of the former
+    or that pass, and ``history`` has n + 1 entries.
     """
 
     params: dict[str, np.ndarray]
@@ -81,8 +86,24 @@ def fit(
         return worker.run(progress or (lambda number, objective: None))
 
 
+class _Taught:
+    """What one shape of data needs, made once: the E-step and the objective alone."""
+
+    def __init__(self, learner: Learner, engine: str) -> None:
+        self.learner, self._engine = learner, engine
+        self.expect = Execution(learner.graph, engine)
+
+    @cached_property
+    def judge(self) -> Execution:
+        """The outputs ``loglik`` and ``logprior`` of the E-step and no others."""
+        graph = self.learner.graph.copy()
+        graph.outputs = [row for row in graph.outputs if row[0] in ("loglik", "logprior")]
+        graph.prune()
+        return Execution(graph, self._engine)
+
+
 class _Worker:
-    """EM on several sequences; graphs of one shape are made once."""
+    """EM on several sequences; graphs of one shape are made once, and kept by the program."""
 
     def __init__(self, program: Program, rows: Sequence[Data], params: Mapping[str, np.ndarray],
                  how: Settings, engine: str) -> None:  # fmt: skip
@@ -92,12 +113,15 @@ class _Worker:
         self.fixed = _masks(how.fixed, self.params)
         self.held = {path for path, mask in self.fixed.items() if np.all(mask)}
         self.seen = [observe(program, row, params) for row in rows]
-        self._learners: dict[Any, Learner] = {}
-        self._executions: dict[int, Execution] = {}
+        self.climbed: list[str] = []
+        self._own: dict[Any, Any] = {}
+        # What whole numbers among the data choose is known for these data alone.
+        self._kept = Kept() if chosen_by_data(program.graph) else program.asked
         for seen in self.seen:
-            Values(program.graph.bind(seen.sizes)).check(seen.arrays, self.params, seen.missing)
-        first = program.graph.bind(self.seen[0].sizes)
-        self.climbed = by_gradient(first, self.shapes, self.held, self.seen[0].arrays)
+            values = self._once(seen, "values", lambda graph, seen: Values(graph))
+            values.check(seen.arrays, self.params, seen.missing)
+        self.climbed = self._once(self.seen[0], "by gradient", lambda graph, seen: by_gradient(
+            graph, self.shapes, self.held, seen.arrays))  # fmt: skip
         self.climber = Climber(program.graph, self.climbed, self.fixed) if self.climbed else None
 
     def run(self, progress: Callable[[int, float], None]) -> Fitted:
@@ -105,16 +129,24 @@ class _Worker:
         history: list[float] = []
         converged = False
         for number in range(self.how.iterations + 1):
-            objective, roles, weighed = self._expect()
+            last = number == self.how.iterations
+            objective, roles, weighed = self._judge() if last else self._expect()
             history.append(objective)
             progress(number, objective)
-            if len(history) > 1 and history[-1] - history[-2] < self.how.tol:
-                converged = True
-                break
-            if number == self.how.iterations:
+            converged = len(history) > 1 and history[-1] - history[-2] < self.how.tol
+            if converged or last:
                 break
             self.params = self._maximise(roles, weighed)
         return Fitted(self.params, tuple(history), converged)
+
+    def _judge(self) -> tuple[float, list[Role], list[Weighed]]:
+        """The objective alone."""
+        total, prior = 0.0, 0.0
+        for seen in self.seen:
+            found = self._learner(seen).judge.run(seen.arrays, self.params)
+            total += float(np.sum(found["loglik"]))
+            prior = float(np.sum(found["logprior"]))
+        return total + prior, [], []
 
     def _expect(self) -> tuple[float, list[Role], list[Weighed]]:
         """The objective, the statistics of all sequences, and weights for an M-step by gradient."""
@@ -123,8 +155,8 @@ class _Worker:
         roles: list[Role] = []
         weighed = []
         for seen in self.seen:
-            learner = self._learner(seen)
-            found = self._executions[id(learner)].run(seen.arrays, self.params)
+            taught = self._learner(seen)
+            learner, found = taught.learner, taught.expect.run(seen.arrays, self.params)
             total += float(np.sum(found["loglik"]))
             prior = float(np.sum(found["logprior"]))
             weights = {n: found[f"w{n}"] for n in learner.climbing}
@@ -161,17 +193,26 @@ class _Worker:
 
         return value
 
-    def _learner(self, seen: Observed) -> Learner:
-        key = (tuple(sorted(seen.sizes.items())), seen.missing, seen.known)
-        if key not in self._learners:
-            graph = self.program.graph.bind(seen.sizes)
-            self._learners[key] = prepare(
-                graph, seen.missing, self.shapes, self.held, seen.arrays, self.climbed,
-                seen.known,
-            )  # fmt: skip
-            learner = self._learners[key]
-            self._executions[id(learner)] = Execution(learner.graph, self.engine)
-        return self._learners[key]
+    def _learner(self, seen: Observed) -> _Taught:
+        def taught(graph: Graph, seen: Observed) -> _Taught:
+            learner = prepare(graph, seen.missing, self.shapes, self.held, seen.arrays,
+                              self.climbed, seen.known)  # fmt: skip
+            return _Taught(learner, self.engine)
+
+        return self._once(seen, "taught", taught)
+
+    def _once(self, seen: Observed, what: str, make: Callable[[Graph, Observed], Any]) -> Any:
+        """Something about the model at the sizes of a sequence, made when it is first wanted."""
+        sizes = tuple(sorted(seen.sizes.items()))
+        learnt = (tuple(sorted(self.held)), tuple(self.climbed), self.engine)
+        key = ("fit", what, sizes, seen.missing, seen.known, learnt)
+        # The program forgets what was not used for long, which may be in the middle of this run.
+        if key not in self._own:
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = self._kept.put(key, make(self.program.graph.bind(seen.sizes), seen))
+            self._own[key] = kept
+        return self._own[key]
 
 
 def _masks(fixed: Fixed, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from .passes.fuse_prologue import fuse_prologue
 from .passes.hoist_from_loops import hoist_from_loops
 from .passes.merge_channel_shuffles import merge_channel_shuffles
 from .passes.merge_sibling_contractions import merge_sibling_contractions
+from .passes.share_chains import share_chains
 from .passes.simplify import simplify
 from .passes.sink_into_concat import sink_into_concat
 from .rewrite import Rewriter
@@ -60,6 +61,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("hoist_merged_weights", hoist_from_loops, "weights joined inside a loop are joined once"),
     Pass("tidy", simplify, "what folding, merging and hoisting left"),
     Pass("share_folded", common_subexpressions, "scales, shifts and index tables repeat"),
+    Pass("share_chains", share_chains, "equal operands are equal nodes only now"),
     Pass("dead_code", dead_code, "fusion asks who reads a value; the dead must not answer"),
     Pass("fuse_batch_norm", fuse_batch_norm, "before products and groups take their readers"),
     Pass("fuse_prologue", fuse_prologue, "norms that could not fold, before they join a group"),

@@ -10,6 +10,7 @@ import numpy as np
 from ..interpret import interpret
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import TensorType
+from .statements import statements_of
 
 MOVES = (
     *("param", "reshape", "transpose", "slice", "broadcast", "concat", "gather", "take", "flip"),
@@ -59,6 +60,20 @@ def source_of(
     chosen = {node.name: (data or {})[node.name] for _, node in twin.of_op("input")}
     found = interpret(twin, chosen, {path: numbers.reshape(shapes[path])})["it"]
     return Source(path, np.rint(found).astype(np.int64))
+
+
+def chosen_by_data(graph: Graph) -> bool:
+    """Whether some statement's parameters depend on an input (``p[c[n]]``, a regression)."""
+    wanted = [value.node for s in statements_of(graph) for value, _ in s.params]
+    found = set(wanted)
+    while wanted:
+        index = wanted.pop()
+        if graph.node(index).op == "input":
+            return True
+        new = {value.node for value in graph.operands(index)} - found
+        found |= new
+        wanted += new
+    return False
 
 
 def _only_places(node: Node, data: Mapping[str, np.ndarray]) -> bool:

@@ -45,7 +45,7 @@ def lower_chain(state: Lowering, index: int, node: Node) -> None:
     elif mode == "sum":
         worker.total(state.new_flat(Value(index)))
     elif mode == "posterior":
-        worker.posterior(state.new_flat(Value(index)), state.new_flat(Value(index, 1)))
+        worker.posterior(*(state.new_flat(Value(index, place)) for place in range(3)))
     else:
         worker.sample(state.new_flat(Value(index)), state.flat(operands[3]))
 
@@ -113,8 +113,11 @@ class _Chains:
         self._pass("total", parts, again=False)
         self._end(parts, out, None)
 
-    def posterior(self, marginals: Flat, pairs: Flat) -> None:
-        """Marginals, in the memory of which the two passes leave what they hand over."""
+    def posterior(self, marginals: Flat, pairs: Flat, log_z: Flat) -> None:
+        """Marginals, in the memory of which the two passes leave what they hand over.
+
+        Going on from the middle the forward pass ends where log Z is the sum of its numbers.
+        """
         parts = self._begin(max(1, self.steps // 2), 2)
         parts |= {"marginals": marginals.place, "exponents": self._exponents()}
         if self.varying:
@@ -124,8 +127,7 @@ class _Chains:
             parts["partial"] = self._room(2 * self.count * parts["partial_step"])
         self._pass("store", parts, again=False)
         self._pass("meet", parts, again=True)
-        if not self.varying:
-            self._end({**parts, "middle": self.steps}, None, pairs)
+        self._end({**parts, "middle": self.steps}, log_z, None if self.varying else pairs)
 
     def sample(self, out: Flat, key: Flat) -> None:
         """A pass to the last step, and choices on the way back."""

@@ -22,8 +22,12 @@ from .rules import broadcast_shapes, quiet, require_equal, require_kind, require
 from .special import logsumexp
 
 MODES = ("sum", "max", "posterior", "path", "sample")
-"""What a chain is asked: log of the sum, or of the best, over all paths; marginals and expected
-transitions; the best path (of equals the first); a path drawn from the posterior."""
+"""What a chain is asked: log of the sum, or of the best, over all paths; marginals, expected
+transitions and log of the sum; the best path (of equals the first); a path drawn from the
+posterior."""
+
+LOG_Z = 2
+"""Which result of ``posterior`` is the log of the sum."""
 
 LOWEST = -1.7e308
 """Below every finite log-potential: subtracting it from -inf leaves -inf, never nan."""
@@ -53,7 +57,8 @@ def _chain_shape(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType,
         return (emission.with_shape(batch),)
     if mode == "posterior":
         pairs = (*batch, *transition.shape[-3:])
-        return (emission.with_shape((*batch, steps, states)), emission.with_shape(pairs))
+        marginals = emission.with_shape((*batch, steps, states))
+        return (marginals, emission.with_shape(pairs), emission.with_shape(batch))
     return (TensorType("i32", (*batch, steps)),)
 
 
@@ -73,8 +78,7 @@ def _chain(*operands: np.ndarray, mode: str, path: str = "") -> Any:
     if mode == "max":
         return np.max(_best(init, transition, emission)[0], axis=-1).astype(dtype)
     if mode == "posterior":
-        marginals, pairs = posterior(init, transition, emission)
-        return marginals.astype(dtype), pairs.astype(dtype)
+        return tuple(x.astype(dtype) for x in posterior(init, transition, emission))
     if mode == "path":
         return _best_path(init, transition, emission)
     return _sampled_path(init, transition, emission, philox.stream(operands[3], path))
@@ -107,14 +111,15 @@ def backward(transition: np.ndarray, emission: np.ndarray) -> np.ndarray:
 
 def posterior(
     init: np.ndarray, transition: np.ndarray, emission: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Marginals ``[..., T, K]`` and expected transitions ``[..., S, K, K]``.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Marginals ``[..., T, K]``, expected transitions ``[..., S, K, K]`` and log Z ``[...]``.
 
-    They are the gradient of log Z with respect to emission and transition; a chain that no path
-    can have has log Z = -inf, and all zeros here.
+    The first two are its gradient with respect to emission and transition; a chain that no path
+    can have has log Z = -inf, and all zeros there.
     """
     alpha, beta = forward(init, transition, emission), backward(transition, emission)
-    total = np.maximum(logsumexp(alpha[..., -1, :], (-1,), False), LOWEST)
+    log_z = logsumexp(alpha[..., -1, :], (-1,), False)
+    total = np.maximum(log_z, LOWEST)
     marginals = np.exp(alpha + beta - total[..., None, None])
     pairs = np.zeros(transition.shape)
     shared = transition.shape[-3] == 1
@@ -122,7 +127,7 @@ def posterior(
         later = emission[..., step, :] + beta[..., step, :] - total[..., None]
         joint = alpha[..., step - 1, :, None] + _into(transition, step) + later[..., None, :]
         pairs[..., 0 if shared else step, :, :] += np.exp(joint)
-    return marginals, pairs
+    return marginals, pairs, log_z
 
 
 def _best(

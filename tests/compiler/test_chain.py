@@ -43,7 +43,8 @@ def test_modes_agree_with_enumeration(shared, zeros, steps):
     assert chain(init, transition, emission, mode="sum") == pytest.approx(total, abs=1e-12)
     assert chain(init, transition, emission, mode="max") == pytest.approx(values.max(), abs=1e-12)
     weights = np.exp(values - total)
-    marginals, pairs = chain(init, transition, emission, mode="posterior")
+    marginals, pairs, log_z = chain(init, transition, emission, mode="posterior")
+    assert log_z == pytest.approx(total, abs=1e-12)
     want, want_pairs = np.zeros(emission.shape), np.zeros(transition.shape)
     for path, weight in zip(scores, weights, strict=True):
         for t, k in enumerate(path):
@@ -65,7 +66,8 @@ def test_an_impossible_chain_has_no_nan():
     init, transition = np.array([0.0, -np.inf]), np.array([[[-np.inf, 0.0], [-np.inf, -np.inf]]])
     emission = np.zeros((4, 2))
     assert chain(init, transition, emission, mode="sum") == -np.inf
-    marginals, pairs = chain(init, transition, emission, mode="posterior")
+    marginals, pairs, log_z = chain(init, transition, emission, mode="posterior")
+    assert log_z == -np.inf
     assert np.all(marginals == 0) and np.all(pairs == 0)
 
 
@@ -83,7 +85,7 @@ def test_samples_have_the_posteriors_frequencies():
     key = np.array([3, 0], np.uint64)
     paths = chain(init, transition, many, key, mode="sample", path="z")
     assert stream(key, "z").seed == 3
-    marginals, _ = chain(init, transition, emission, mode="posterior")
+    marginals = chain(init, transition, emission, mode="posterior")[0]
     found = np.stack([(paths == k).mean(axis=0) for k in range(3)], axis=-1)
     assert np.max(np.abs(found - marginals)) < 4 * np.sqrt(0.25 / 4000)
     scores = enumerate_chain(init, transition, emission)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tilth
+from tilth.execution import Execution
 from tilth.program import load
 
 HMM = """
@@ -112,6 +113,51 @@ def test_sequences_count_together(model):
     np.testing.assert_allclose(both.params["mu"], want, atol=1e-12)
     first = sum(p["marginals(z)"][0] for p in parts)
     np.testing.assert_allclose(both.params["pi"], first / 2, atol=1e-12)
+
+
+@pytest.mark.parametrize(("tol", "rounds"), [(-np.inf, 12), (1e-2, 400)])
+def test_the_last_objective_is_that_of_the_parameters(model, tol, rounds):
+    # Whether the rounds ran out or the objective came to rest; kernels and reference alike.
+    program = model(MODELS["priors"][0])
+    data = {"y": draw((40,), float)}
+    for engine in ("reference", "cpu"):
+        found = program.fit(data, iterations=rounds, tol=tol, engine=engine)
+        asked = program.query(data, ["loglik", "logprior"], found.params)
+        assert found.history[-1] == pytest.approx(sum(map(float, asked.values())), abs=1e-10)
+        assert found.converged == (tol > 0) == (len(found.history) <= rounds)
+
+
+def test_n_rounds_are_n_expectations(model, monkeypatch):
+    program, taken = model(HMM), []
+    ran = Execution.run
+
+    def run(self, *arrays, **more):
+        found = ran(self, *arrays, **more)
+        taken.append("e" if len(found) > 2 else "objective")
+        return found
+
+    monkeypatch.setattr(Execution, "run", run)
+    assert len(program.fit({"y": draw((40,), float)}, iterations=3, tol=-np.inf).history) == 4
+    assert taken == ["e", "e", "e", "objective"]
+
+
+def test_what_is_kept_between_fits_changes_nothing(model):
+    program, other = model(HMM), draw((40,), float, 5)
+    labelled = model("""
+input c : i32[M]
+input y : f64[M]
+param mu : real[2]
+y[n] ~ normal(mu[c[n]], 1) for n in 0..M
+""")  # fmt: skip
+    program.fit({"y": draw((40,), float)}, iterations=2, fixed={"mu": True})
+    again = program.fit({"y": other}, iterations=2, tol=-np.inf)
+    fresh = model(HMM).fit({"y": other}, iterations=2, tol=-np.inf)
+    assert again.history == fresh.history
+    for labels in ([0, 0, 1, 1], [0, 1, 1, 1]):
+        data = {"c": np.array(labels, np.int32), "y": np.array([1.0, 2, 3, 4])}
+        found = labelled.fit(data, iterations=1).params["mu"]
+        means = [data["y"][data["c"] == k].mean() for k in range(2)]
+        np.testing.assert_allclose(found, means)
 
 
 def test_what_is_fixed_stays(model):

@@ -15,7 +15,7 @@ def _chain(pull: Pullback) -> Sequence[Expr | None]:
         hint = "learn through its log-likelihood"
         raise OpError("E809", f"a chain's {mode} cannot be differentiated", hint)
     init, transition, emission = pull.x
-    marginals, pairs = init.ops("chain", transition, emission, mode="posterior", path="")
+    marginals, pairs, _ = init.ops("chain", transition, emission, mode="posterior", path="")
     weight = pull.d
     first = marginals.slice(weight.rank, 0, 1).reshape((*weight.shape, marginals.shape[-1]))
     return [

@@ -21,7 +21,7 @@ def ask(mode, init, transition, emission, key=None, threads=2, width=0):
     if key is not None:
         operands.append(b.input(key.shape, "u64", key))
     made = b("chain", *operands, mode=mode, path="z")
-    count = 2 if mode == "posterior" else 1
+    count = 3 if mode == "posterior" else 1
     b.output(*(type(made)(made.node, place) for place in range(count)))
     module = compiled(b.graph, {}, threads, width)
     module.run(b.inputs)
@@ -82,6 +82,17 @@ def test_every_layout(width, states, varying):
             agree(mode, *tables(states, 45, varying, zeros), width=width)
 
 
+@pytest.mark.parametrize("states", [2, 3, 7, 16, 17, 21, pytest.param(37, marks=pytest.mark.slow)])
+def test_the_first_of_equal_paths_wins(states):
+    # Small whole numbers: most steps have several best sources, in every run of them.
+    rng = np.random.default_rng(states)
+    for high in (1, 2, 3):
+        shown = [rng.integers(0, high, shape).astype(float)
+                 for shape in ((states,), (1, states, states), (60, states))]  # fmt: skip
+        agree("path", *shown)
+    agree("path", shown[0], np.full((1, states, states), -INF), shown[2])
+
+
 def test_a_batch_broadcasts():
     init, transition, emission = tables(3, 9, lead=(2, 3))
     for mode in MODES:
@@ -123,7 +134,8 @@ def exact(init, transition, emission):
         log_marginals = alpha + backward(transition, emission) - total
     (found,) = ask("sum", init, transition, emission)
     np.testing.assert_allclose(found, total, rtol=1e-12)
-    marginals, pairs = ask("posterior", init, transition, emission)
+    marginals, pairs, log_z = ask("posterior", init, transition, emission)
+    np.testing.assert_allclose(log_z, total, rtol=1e-12)
     np.testing.assert_allclose(marginals, np.exp(log_marginals), atol=1e-9)
     with np.errstate(all="ignore"):
         wanted = chain(init, transition, emission, mode="posterior")[1]
@@ -182,7 +194,7 @@ def test_states_that_cannot_be_reached():
     transition[:, :, 4:] = -INF
     emission[50:60, 1] = -INF
     exact(init, transition, emission)
-    marginals, pairs = ask("posterior", init, transition, emission)
+    marginals, pairs, _ = ask("posterior", init, transition, emission)
     assert not marginals[:, 4:].any() and not pairs[:, :, 4:].any() and not pairs[:, 4:].any()
 
 
@@ -190,7 +202,8 @@ def test_an_impossible_chain_has_no_nan():
     init, transition = np.array([0.0, -INF]), np.array([[[-INF, 0.0], [-INF, -INF]]])
     emission = np.zeros((4, 2))
     assert ask("sum", init, transition, emission)[0] == -INF
-    marginals, pairs = ask("posterior", init, transition, emission)
+    marginals, pairs, log_z = ask("posterior", init, transition, emission)
+    assert log_z == -INF
     assert not marginals.any() and not pairs.any()
     dense = np.zeros((1, 2, 2))
     emission[2] = -INF
@@ -209,7 +222,8 @@ def test_a_million_steps(dense):
         shown = (np.log([0.75, 0.25]), np.log(change)[None], emission)
     (found,) = ask("sum", *shown)
     assert float(found) == pytest.approx(float(np.sum(emission[:, 0])), abs=1e-6)
-    marginals, pairs = ask("posterior", *shown)
+    marginals, pairs, log_z = ask("posterior", *shown)
+    assert float(log_z) == pytest.approx(float(np.sum(emission[:, 0])), abs=1e-6)
     np.testing.assert_allclose(marginals, np.broadcast_to([0.75, 0.25], (steps, 2)), atol=1e-12)
     wanted = np.array([0.75, 0.25])[:, None] * change * (steps - 1)
     np.testing.assert_allclose(pairs[0], wanted, rtol=1e-10)
