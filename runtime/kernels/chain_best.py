@@ -21,9 +21,20 @@ MOST = 256
 """States whose numbers fit a byte."""
 
 
+def runs(shape: Layout) -> int:
+    """Runs of neighbouring sources whose best are found side by side, then compared in order.
+
+    As many as keep running scores and numbers in registers: one comparison need not wait for the
+    one before, and an earlier source still wins over a later one that is equal.
+    """
+    room = 8 if shape.lanes == 8 else 4
+    return 1 if shape.many else min(4, max(1, room // shape.vectors))
+
+
 def best_scratch(shape: Layout, states: int) -> int:
     """Bytes of a padded table and two rows."""
-    return shape.table(states) + 2 * shape.wide_row(states)
+    sources = -(-states // runs(shape)) * runs(shape)
+    return sources * shape.row(states) + 2 * shape.wide_row(states)
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,11 @@ class BestKernel:
             "def kernel(row, task, slot):",
             *words(BEST_WORDS),
             *sizes(shape),
+            f"    part = (states + {runs(shape) - 1}) // {runs(shape)}",
+            "    apart, one = part * line, spread(1.0)",
             "    table = scratch + slot * scratch_slot",
-            "    x, y = table + size, table + size + wide_row",
+            f"    x = table + {runs(shape)} * apart",
+            "    y = x + wide_row",
             "    at = init + task * init_step",
             "    numbers = emission + task * emission_step",
             "    changes = transition + task * transition_step",
@@ -85,44 +99,72 @@ class BestKernel:
         return "\n".join(lines) + "\n"
 
     def _table(self) -> list[str]:
+        shape = self.shape
         return [
             "            rows = changes + (t if varying != 0 else 0) * states * states * 8",
-            "            for i in range(states):",
+            f"            for i in range({runs(shape)} * part):",
             "                at, to = rows + i * states * 8, table + i * line",
-            *each(self.shape, [f"store(to + {{o}}, {read(self.shape, 'at', 'nothing')})"], 16),
+            "                if i < states:",
+            *each(shape, [f"store(to + {{o}}, {read(shape, 'at', 'nothing')})"], 20),
+            "                else:",
+            *each(shape, ["store(to + {o}, nothing)"], 20),
         ]
 
     def _step(self) -> list[str]:
         shape = self.shape
         n, count = shape.lanes, shape.vectors
         begin = "o" if shape.many else "0"
-        lines = [
-            f"w, s = table + {begin}, x",
-            "c = spread(load_f64(s))",
-            *(f"a{v} = c + load(w + {v * n * 8})" for v in range(count)),
-            *(f"k{v} = zero" for v in range(count) if self.path),
-            "for i in range(1, states):",
-            "    w += line",
-            "    s += 8",
-            "    c = spread(load_f64(s))",
-            *(["    number = spread(float64(i))"] if self.path else []),
-        ]
-        for v in range(count):
-            lines.append(f"    z = c + load(w + {v * n * 8})")
-            if self.path:
-                lines.append(f"    k{v} = pick(z > a{v}, number, k{v})")
-            lines.append(f"    a{v} = vmax(z, a{v})")
+        lines = [f"w, s = table + {begin}, x", *self._sources(first=True)]
+        if self.path:
+            lines.append("number = zero")
+        lines += ["for i in range(1, part):", "    w += line", "    s += 8"]
+        if self.path:
+            lines.append("    number = number + one")
+        lines += [f"    {line}" for line in self._sources(first=False)]
+        # Pairs of neighbouring runs, then pairs of those: the first of equal sources stays.
+        gap = 1
+        while gap < runs(shape):
+            for u in range(0, runs(shape), 2 * gap):
+                lines += self._later(u, u + gap) if u + gap < runs(shape) else []
+            gap *= 2
         for v in range(count):
             o = f"({begin} + {v * n * 8})" if shape.many else str(v * n * 8)
             value = read(shape, "here", "nothing").replace("{o}", o)
-            lines.append(f"store(y + {o}, a{v} + {value})")
+            lines.append(f"store(y + {o}, a0_{v} + {value})")
             if self.path:
-                lines.append(f"store_bytes(there + {o} // 8, k{v})")
+                lines.append(f"store_bytes(there + {o} // 8, k0_{v})")
         pad = " " * 8
         if shape.many:
             head = f"{pad}for o in range(0, line, {shape.group}):"
             return [head, *(pad + "    " + line for line in lines)]
         return [pad + line for line in lines]
+
+    def _sources(self, first: bool) -> list[str]:
+        """One source of each run: the best score of a target so far and its number in the run."""
+        n, lines = self.shape.lanes * 8, []
+        for u in range(runs(self.shape)):
+            lines.append(f"c = spread(load_f64(s + {u} * part * 8))")
+            for v in range(self.shape.vectors):
+                score = f"c + load(w + {u} * apart + {v * n})"
+                if first:
+                    lines.append(f"a{u}_{v} = {score}")
+                    lines += [f"k{u}_{v} = zero"] if self.path else []
+                    continue
+                lines.append(f"z = {score}")
+                if self.path:
+                    lines.append(f"k{u}_{v} = pick(z > a{u}_{v}, number, k{u}_{v})")
+                lines.append(f"a{u}_{v} = vmax(z, a{u}_{v})")
+        return lines
+
+    def _later(self, u: int, later: int) -> list[str]:
+        """The better of two runs, the later one's numbers counted from the earlier's start."""
+        lines = [f"far = spread(float64({later - u} * part))"] if self.path else []
+        for v in range(self.shape.vectors):
+            if self.path:
+                better = f"a{later}_{v} > a{u}_{v}"
+                lines.append(f"k{u}_{v} = pick({better}, k{later}_{v} + far, k{u}_{v})")
+            lines.append(f"a{u}_{v} = vmax(a{later}_{v}, a{u}_{v})")
+        return lines
 
 
 SAMPLE_WORDS = (
