@@ -15,7 +15,7 @@ from ..ops import OPS, OpError
 from .convolution import BLOCK
 from .cpu import Lowering, rule
 from .cpu_batch_norm import channel_sums
-from .cpu_nest import Strided, Walk, emit_nest, fold_axes, region_constant, under
+from .cpu_nest import Strided, Walk, emit_nest, fold_axes, region_constant, signed, under
 from .cpu_simple import global_pool
 from .storage import Blocked, Mapped
 
@@ -23,6 +23,9 @@ PER_CHANNEL = ("affine", "prelu")
 """Ops whose later operands are vectors along axis 1."""
 
 ELEMENTWISE = tuple(name for name, op in OPS.items() if op.batching == "elementwise")
+
+OUTSIDE = ("input", "constant", "fill")
+"""Nodes of a region that compute nothing."""
 
 Role = tuple[Value, bool]
 """A value of a region, and whether it is read as a vector along axis 1."""
@@ -41,7 +44,7 @@ class Group:
         wanted = {value.node for value in results}
         found: dict[Role, None] = {}
         for index, node in reversed(list(self.region.nodes())):
-            if index not in wanted or node.op in ("input", "constant", "fill"):
+            if index not in wanted or node.op in OUTSIDE:
                 continue
             for place, value in enumerate(self.region.operands(index)):
                 wanted.add(value.node)
@@ -121,7 +124,8 @@ def _elementwise(state: Lowering, group: Group, results: list[tuple[Value, Value
         blocked_walk(state, group, goals, [inner for _, inner in results])
         return
     shape = state.shape(results[0][0])
-    operands = [_flat_operand(state, group, role, shape) for role in roles]
+    ops = [node.op for _, node in group.region.nodes() if node.op not in OUTSIDE]
+    operands = [signed(_flat_operand(state, group, role, shape), ops) for role in roles]
     for operand in operands:
         if operand.dtype not in pw.SIZES:
             raise OpError("E804", f"there is no CPU kernel that reads {operand.dtype}")
@@ -143,7 +147,7 @@ def _elementwise(state: Lowering, group: Group, results: list[tuple[Value, Value
                          [goal.place for goal in goals], writer.values)  # fmt: skip
         state.emit_words(kernel, pw.tasks(places), words, label)
         return
-    targets = tuple(Strided(g.place, pw.row_major(shape), g.dtype) for g in goals)
+    targets = tuple(signed(Strided(g.place, pw.row_major(shape), g.dtype)) for g in goals)
     emit_nest(state, Walk(shape, (), tuple(operands), targets, expression,
                           tuple(writer.values)), label)  # fmt: skip
 

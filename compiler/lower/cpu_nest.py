@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -26,6 +26,23 @@ class Strided:
     word: Any
     strides: tuple[int, ...]
     dtype: str
+
+
+BITS = ("add", "sub", "mul", "where", "eq", "ne")
+"""Ops that do the same to the bits of a whole number whether or not it has a sign."""
+
+
+def signed(part: Strided, ops: Collection[str] = ()) -> Strided:
+    """A u64 operand or result (keys of random numbers) of ``ops`` as the i64 of its bits.
+
+    Raises ``OpError`` E804 for ops that ask for more than bits.
+    """
+    if part.dtype != "u64":
+        return part
+    for op in ops:
+        if op not in BITS:
+            raise OpError("E804", f"there is no CPU kernel for `{op}` of u64")
+    return replace(part, dtype="i64")
 
 
 def under(view: Flat, shape: Sequence[int]) -> Strided:
@@ -118,6 +135,8 @@ def _append(state: Lowering, walk: Walk, shape: nest.Nest, kernel: NestKernel, l
 
 def copy_into(state: Lowering, source: Strided, target: Strided, sizes: Sequence[int]) -> None:
     """Copy elements, converted to the target's type."""
+    ops = ("cast",) if source.dtype != target.dtype else ()
+    source, target = signed(source, ops), signed(target, ops)
     writer = Writer()
     name = writer.argument(source.dtype)
     if source.dtype != target.dtype:

@@ -137,6 +137,17 @@ def test_draws_depend_on_the_seed_alone(model):
     assert np.abs(first - other).max() > 0
 
 
+@pytest.mark.parametrize("more", ["", ", thin=2"])
+def test_kernels_draw_what_the_reference_draws(model, more):
+    # A draw that differs changes every later sweep, so agreement to rounding is the same draws.
+    program = model(GRID.format(ask=f"gibbs(x, steps=60, burn=5{more})", more=""))
+    want, found = (
+        program.run(fields(), {"J": np.array(0.3)}, seed=4, engine=engine)["p"]
+        for engine in ("reference", "cpu")
+    )
+    np.testing.assert_allclose(found, want, atol=1e-12)
+
+
 def test_compiled_beliefs(model):
     program = model(GRID.format(ask="bp(x, steps=20, damping=0.3, tol=1e-7)", more=""))
     want = program.run(fields(), {"J": np.array(0.4)})

@@ -281,5 +281,15 @@ def test_a_matrix_without_an_answer_is_told():
 def test_numbers_without_a_kernel_are_told():
     b = Build()
     key = b.input((2,), "u64", [1, 2])
-    with pytest.raises(OpError, match="no CPU kernel that reads u64"):
+    with pytest.raises(OpError, match="no CPU kernel for `cast` of u64"):
         compiled(b.output(b("cast", key, dtype="f32")).graph, {})
+
+
+def test_keys_are_added_bit_by_bit():
+    b = Build()
+    key = b.input((2,), "u64", [2**64 - 1, 2**63])
+    step = b.constant([2, 2**63], "u64")
+    out = b.output(b("add", key, step), b("eq", key, step), b("mul", key, step)).graph
+    added, same, times = compiled(out, {}).run(b.inputs).values()
+    assert added.dtype == np.uint64 and added.tolist() == [1, 0]
+    assert same.tolist() == [False, True] and times.tolist() == [2**64 - 2, 0]
