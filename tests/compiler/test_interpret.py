@@ -323,3 +323,16 @@ def test_region_typing() -> None:
     with pytest.raises(OpError) as caught:
         region_result_types("fix", [h], {"n_carry": 1, "tol": 1e-3, "max_steps": 2}, grown)
     assert caught.value.code == "E102"
+
+
+def test_outputs_share_no_memory_with_the_callers_arrays() -> None:
+    g = Graph("moves")
+    x = g.add_input("x", TensorType("f32", (2, 3)))
+    g.set_output("same", x)
+    g.set_output("turned", emit(g, "transpose", x, perm=(1, 0)))
+    given = RNG.normal(size=(2, 3)).astype(np.float32)
+    before = given.copy()
+    found = interpret(g, {"x": given}, {})
+    given[:] = 0
+    np.testing.assert_array_equal(found["same"], before)
+    np.testing.assert_array_equal(found["turned"], before.T)
