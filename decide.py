@@ -18,6 +18,8 @@ from .compiler.decisions.faults import DecisionFault
 from .compiler.interpret import bind_sizes, interpret
 from .compiler.ir.graph import Graph, Value
 from .compiler.ir.types import DTYPES
+from .compiler.passes.common_subexpressions import common_subexpressions
+from .compiler.pipeline import Pass, run
 from .runtime.decide import solvers
 from .runtime.decide.process import Process
 from .runtime.decide.solvers import Answer, Settings
@@ -84,7 +86,8 @@ class Solution:
 
     ``values`` are by state, ``action_values`` and ``advantage`` by state and action (NaN where a
     state lacks an action), ``policy`` has the number of the best action (-1 where there is
-    nothing to do). ``error_bound`` bounds the error of every value, ``None`` where nothing does.
+    nothing to do). ``error_bound`` bounds the error of every value, ``None`` where nothing does,
+    and ``tol`` is what was allowed.
     With a horizon, values and policy have a first axis of times. ``gain`` is the reward a step in
     the long run.
     """
@@ -105,6 +108,7 @@ class Solution:
     history: tuple[float, ...]
     actions: tuple[str, ...]
     source: Decision
+    tol: float
     gain: float | None = None
 
     @cached_property
@@ -200,9 +204,8 @@ def decision(program: Program, inputs: Mapping[str, Any], outcomes: bool = False
     with located(program):
         the_fix(program.graph)
         feeds = _feeds(program, inputs)
-        graph = program.graph.bind(
-            bind_sizes(program.graph, {name: array.shape for name, array in feeds.items()})
-        )
+        sizes = bind_sizes(program.graph, {name: array.shape for name, array in feeds.items()})
+        graph = _shared(program.graph.bind(sizes))
         extracted = extract(graph, feeds, outcomes)
         states = extracted.process.states
         body = extracted.bellman.graph
@@ -266,7 +269,13 @@ def solve(
         started = perf_counter()
         process, answer, method = _answer(found, settings, policy, horizon, average)
         seconds = perf_counter() - started
-        return _solution(found, process, answer, method, seconds)
+        return _solution(found, process, answer, method, settings.tol, seconds)
+
+
+def _shared(graph: Graph) -> Graph:
+    """The graph with equal parts computed once: rules are called from several places."""
+    step = Pass("share", common_subexpressions, "rules are called from several places")
+    return run(graph, passes=[step]).graph
 
 
 def _answer(
@@ -291,7 +300,7 @@ def _answer(
 
 
 def _solution(
-    found: Decision, process: Process, answer: Answer, method: str, seconds: float
+    found: Decision, process: Process, answer: Answer, method: str, tol: float, seconds: float
 ) -> Solution:
     timed = answer.values.ndim == 2
     now = answer.values[0] if timed else answer.values
@@ -323,6 +332,7 @@ def _solution(
         history=tuple(answer.history),
         actions=found.actions,
         source=found,
+        tol=tol,
         gain=gain,
     )
 

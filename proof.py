@@ -12,11 +12,14 @@ from .compiler.ir.dims import Dim, DimLike, is_symbol, substitute, symbol
 from .compiler.ir.graph import Graph
 from .compiler.ir.types import shape_text
 from .compiler.ops.base import OpError
-from .spec.diagnostics import Diagnostic, nearest
+from .spec.diagnostics import Diagnostic, SpecError, nearest
 from .spec.elaborate import Model
 from .spec.expectations import Expectation, Fact
 
 Shape = tuple[DimLike, ...]
+
+ABSENT = ("E802", "E804")
+"""Codes of what is not here: an input, or the package that an input comes from."""
 
 
 @dataclass(frozen=True)
@@ -249,13 +252,18 @@ def _prove_values(
 ) -> None:
     if not expectation.values:
         return
-    if outputs_of is None:
+    arrays, why = None, "the model needs inputs that check does not have"
+    try:
+        arrays = outputs_of() if outputs_of is not None else None
+    except SpecError as fault:
+        if fault.diagnostics[0].code not in ABSENT:
+            raise
+        why = ": ".join(filter(None, (fault.diagnostics[0].message, fault.diagnostics[0].hint)))
+    if arrays is None:
         for fact in expectation.values.values():
             message = f"`{fact.name}` is not proven by check"
-            hint = "the model needs inputs that check does not have"
-            found.append(Diagnostic("E902", message, fact.span, hint=hint, severity="warning"))
+            found.append(Diagnostic("E902", message, fact.span, hint=why, severity="warning"))
         return
-    arrays = outputs_of()
     for fact in expectation.values.values():
         name, _, items = fact.name.partition("[")
         place = tuple(int(item) for item in items.rstrip("]").split(",") if item)

@@ -8,8 +8,9 @@ values; results are compared before anything is timed.
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -23,7 +24,8 @@ from ..runtime.decide.process import Process
 from ..runtime.decide.solvers import Settings
 from ..runtime.decide.sweeps import Sweeper
 from ..runtime.faults import RuntimeFault
-from .kind import Request
+from .deciding import measure_alone
+from .kind import Measured, Request
 
 METHODS = ("value_iteration", "modified_policy_iteration", "policy_iteration")
 EXTRA = "pip install 'tilth[solve]' quantecon"
@@ -76,8 +78,11 @@ def is_decision(program: Program) -> bool:
     return bool(program.graph.of_op("fix"))
 
 
-def measure(program: Program, request: Request) -> Iterator[list[DecisionRow]]:
-    """Rows of a process, a list for each number of threads."""
+def measure(program: Program, request: Request) -> Iterator[Sequence[Measured]]:
+    """Rows of a process, a list for each number of threads; without QuantEcon, ours alone."""
+    if request.peers == () or (request.peers is None and not find_spec("quantecon")):
+        yield from measure_alone(program, request)
+        return
     for threads in request.threads:
         yield compare_decisions(program, request.rounds, threads)
 

@@ -28,6 +28,7 @@ KINDS = (
         key=("method", "threads", "states", "tol"),
         fits=decisions.is_decision,
         measure=decisions.measure,
+        alone=True,
     ),
     Kind(
         name="fields",

@@ -24,7 +24,7 @@ from .faults import DecisionFault
 from .frames import Cut, Frame
 from .mixtures import Mixture
 
-PART = 1 << 18
+PART = 1 << 20
 """Outcomes that are worked out at once."""
 SHARED_FROM = 1 << 16
 """States from which it is worth looking for those that differ only in their place."""

@@ -19,6 +19,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.types import DTYPES
 from ..ops.base import OPS, as_arrays
 from ..ops.contract import parse_spec
+from .picking import gathered, laid_along
 
 SMALL = 1 << 20
 """Bytes of an array that is not worth computing twice."""
@@ -129,10 +130,10 @@ class Frame:
         arrays = [self.get(v, c) for v, c in zip(operands, cuts, strict=True)]
         if node.op == "iota":
             return np.arange(cut.first, cut.last, dtype=DTYPES[node.type.dtype])
-        reference = OPS[node.op].reference
+        reference = gathered if node.op == "gather" else OPS[node.op].reference
         assert reference is not None
         result = as_arrays(reference(*arrays, **attrs))[0]
-        return result.astype(DTYPES[node.type.dtype], copy=False)
+        return laid_along(result.astype(DTYPES[node.type.dtype], copy=False), cut.axis)
 
 
 Rule = tuple[dict[str, Any], list["Cut | None"]]

@@ -14,6 +14,8 @@ from math import prod
 
 import numpy as np
 
+from .picking import FEW, picked
+
 Shape = tuple[int, ...]
 SUM_TOLERANCE = 1e-9
 """How far probabilities may be from 1 in sum."""
@@ -293,6 +295,8 @@ def gather(mixture: Mixture, indices: Sequence[np.ndarray], axes: Sequence[int])
         if not any(varies):
             tail = moved.shape[len(axes) :]
             return moved.reshape(*unvarying, *tail)
+        if all(varies) and moved.flags.c_contiguous and prod(moved.shape[len(axes) :]) <= FEW:
+            return picked(moved, indices, moved.ndim - len(axes))
         places = tuple(i if v else 0 for i, v in zip(indices, varies, strict=True))
         return moved[places]
 

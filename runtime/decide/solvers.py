@@ -97,8 +97,9 @@ class _Stop:
         self.history.append(error)
         if error <= self.settings.tol:
             return True
-        size = float(np.max(np.abs(values), initial=0.0))
-        return self._idle >= PATIENCE and self.residual <= 64 * EPSILON * size
+        if self._idle < PATIENCE:
+            return False
+        return self.residual <= 64 * EPSILON * float(np.max(np.abs(values), initial=0.0))
 
     def centre(self, values: np.ndarray) -> float | None:
         """Move values to the middle of their bounds; the bound on their error that is left."""
@@ -165,7 +166,7 @@ def modified_policy_iteration(sweeper: Sweeper, settings: Settings) -> Answer:
             return stop.answer(values, step)
         follower = sweeper.following(rows)
         for _ in range(settings.sweeps):
-            follower.backup(values, new)
+            follower.follow(values, new)
             values, new = new, values
     raise stop.refuse("improvements")
 

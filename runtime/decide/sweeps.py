@@ -95,9 +95,11 @@ class Sweeper:
         self.chunk = max(1, TASK * process.states // max(1, work))
         self.tasks = max(1, -(-process.states // self.chunk))
         self.stats = np.empty((self.tasks, 2))
-        flags = self._survey(None)
-        self._sums = self._least_and_most()
-        self.lasting = flags & FLOWS
+
+    @cached_property
+    def lasting(self) -> np.ndarray:
+        """1 for the states from which values flow, else 0, ``u8[states]``."""
+        return self._survey(None) & FLOWS
 
     def _run(
         self, name: str, words: Sequence[np.ndarray | float | int | None], module: str = "bellman",
@@ -124,6 +126,10 @@ class Sweeper:
         self._run("backup", [values, new, best, self.stats, self.lasting])
         low, high = self._least_and_most()
         return (low, high) if low <= high else (0.0, 0.0)
+
+    def follow(self, values: np.ndarray, new: np.ndarray) -> None:
+        """As ``backup``, without a look at the changes."""
+        self._run("backup", [values, new, None, self.stats, None])
 
     def improve(self, values: np.ndarray, best: np.ndarray, margin: float) -> int:
         """Move ``best`` to rows that are better; how many states changed."""
@@ -178,10 +184,8 @@ class Sweeper:
     @cached_property
     def discounts(self) -> tuple[float, float]:
         """The least and the greatest weight of a row of a lasting state into lasting states."""
-        if not self.lasting.all():
-            self._survey(self.lasting)
-            self._sums = self._least_and_most()
-        least, most = self._sums
+        self._survey(None if self.lasting.all() else self.lasting)
+        least, most = self._least_and_most()
         return min(least, 1.0), max(most, 0.0)
 
     @cached_property

@@ -58,7 +58,7 @@ def backup(row, task, slot, count, shared):
     """``new[s] = max_r value(r)``; words ``values, new, best, stats, lasting``.
 
     ``best`` (an address or 0) gets the first best row of each state. ``stats`` has the smallest and
-    the largest change of each task, over states from which values flow (``lasting``).
+    the largest change of each task, over states from which values flow (``lasting``; 0: over none).
     """
     states, chunk, pattern = load_i64(row), load_i64(row + 8), load_i64(row + 16)
     first, start, next_ = load_i64(row + 24), load_i64(row + 32), load_i64(row + 40)
@@ -77,7 +77,7 @@ def backup(row, task, slot, count, shared):
                 top, which = q, r
         if end == begin:
             top = 0.0
-        if load_u8(lasting + s):
+        if lasting != 0 and load_u8(lasting + s):
             change = top - load_f64(values + 8 * s)
             low, high = min(low, change), max(high, change)
         store_f64(new + 8 * s, top)

@@ -63,10 +63,13 @@ def test_a_peer_has_one_kind():
 
 
 def test_columns_of_keys_are_columns_of_rows():
+    from tilth.bench.deciding import LearnRow, SolveRow
     from tilth.bench.decisions import DecisionRow
     from tilth.bench.fields import FieldRow
     from tilth.bench.latent import LatentRow
 
+    for row in (SolveRow, LearnRow):
+        assert set(BY_NAME["decisions"].key) <= row.__dataclass_fields__.keys()
     rows = {"decisions": DecisionRow, "fields": FieldRow, "latent": LatentRow, "nets": Row}
     assert rows.keys() == BY_NAME.keys()
     for name, row in rows.items():
@@ -181,3 +184,27 @@ def test_every_kind_is_measured_shown_and_saved_alike(name, tmp_path, capsys, mo
 def test_what_a_kind_does_not_do_is_refused(words, message, capsys):
     assert main(["bench", *words.split()]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_decision_process_is_measured_alone(tmp_path, capsys):
+    words = ["bench", "cliff_walking", "--against", "none", "--threads", "1", "--rounds", "2"]
+    assert main([*words, "--save", str(tmp_path), "--json"]) == 0
+    solved, learned = json.loads(capsys.readouterr().out)
+    assert (solved["method"], solved["states"], solved["pairs"]) == ("value_iteration", 48, 192)
+    assert 0 < solved["solve_s"] < solved["whole_s"]
+    assert 0 <= solved["error_bound"] <= solved["tol"]
+    assert (learned["method"], learned["episodes"]) == ("q_learning", 500)
+    assert learned["steps_a_second"] > 0
+    (path,) = tmp_path.rglob("decisions/cliff_walking.json")
+    assert len(json.loads(path.read_text())["rows"]) == 2
+
+
+def test_a_decision_process_beside_quantecon(tmp_path, capsys):
+    pytest.importorskip("quantecon", reason="the peer is not installed")
+    words = ["bench", "garnet", "--against", "quantecon", "--threads", "1", "--rounds", "1"]
+    assert main([*words, "--save", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in rows][:2] == ["value_iteration", "modified_policy_iteration"]
+    assert all(row["agrees"] and row["max_difference"] < 4e-6 for row in rows)
+    (path,) = tmp_path.rglob("decisions/garnet.json")
+    assert len(json.loads(path.read_text())["rows"]) == len(rows)

@@ -1,6 +1,9 @@
 """Numbers of outputs under ``expect:`` are proven by solving."""
 
-from tilth.program import load
+import sys
+
+import pytest
+from tilth.program import SpecError, load
 
 TEXT = """tilth: 1
 name: doubling
@@ -43,3 +46,27 @@ def test_a_model_with_inputs_cannot_be_proven(tmp_path):
     )
     (warning,) = load(path).check().diagnostics
     assert warning.severity == "warning" and warning.code == "E902"
+
+
+def test_a_table_of_the_specs_data_is_fetched_to_prove_values():
+    pytest.importorskip("gymnasium")
+    found = load("taxi").check()
+    assert found.ok and sum(p.name.startswith("values.V[") for p in found.proofs) == 3
+
+
+def test_values_wait_for_the_package_that_the_table_comes_from(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    found = load("taxi").check()
+    assert found.ok and len(found.diagnostics) == 3
+    assert all(d.code == "E902" and "pip install" in str(d.hint) for d in found.diagnostics)
+
+
+def test_other_faults_of_solving_are_not_hidden(tmp_path):
+    path = tmp_path / "endless.yaml"
+    path.write_text(
+        'tilth: 1\nname: endless\nexpect: {endless: {values: {"V[0]": 1.0}}}\nmodel: |\n'
+        "  index s : 0..3\n  fix { V[s] = s + 2 * V[s] }\n  output V\n"
+    )
+    with pytest.raises(SpecError) as fault:
+        load(path).check()
+    assert fault.value.diagnostics[0].code == "E621"
