@@ -80,9 +80,8 @@ class Lessons:
 
         window = max(1, self.returns.shape[1] // 200)
         up = "return" if self.errors is None else "error of the values"
-        across = "episode" if window == 1 else f"episodes / {window}"
         lines = {f"{self.method}, {len(self.returns)} seeds": self.curve(window)}
-        write_text(path, curves_svg(lines, self.name, across, up))
+        write_text(path, curves_svg(lines, self.name, "episode", up, each=window))
 
 
 def learn(

@@ -44,8 +44,12 @@ def curves_svg(
     across: str,
     up: str,
     logarithmic: bool = False,
+    each: int = 1,
 ) -> str:
-    """Curves with bands: by name the middle, the lower and the upper end, over 1, 2, 3 ..."""
+    """Curves with bands: by name the middle, the lower and the upper end, over 1, 2, 3 ...
+
+    A point stands for ``each`` of what is counted across.
+    """
     drawn = {
         name: tuple(np.log10(np.maximum(a, 1e-17)) if logarithmic else a for a in parts)
         for name, parts in lines.items()
@@ -55,7 +59,7 @@ def curves_svg(
     high = high if high > low else low + 1
     longest = max(len(p[0]) for p in drawn.values())
     frame = _Frame(low, high, longest)
-    parts = [_text(60, 18, title, 14), *frame.axes(across, up, logarithmic)]
+    parts = [_text(60, 18, title, 14), *frame.axes(across, up, logarithmic, each)]
     for number, (name, (middle, lower, upper)) in enumerate(drawn.items()):
         colour = COLOURS[number % len(COLOURS)]
         band = [*frame.points(upper), *reversed(frame.points(lower))]
@@ -64,7 +68,7 @@ def curves_svg(
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
-        parts.append(_text(WIDTH - 20, 40 + 16 * number, name, 12, "end", colour))
+        parts.append(_text(WIDTH - 30, 32 + 16 * number, name, 12, "end", colour))
     return _page(WIDTH, HEIGHT, parts)
 
 
@@ -88,11 +92,13 @@ def backup_svg(
         stroke = 3 if value == best else 1
         parts.append(_edge(middle, 62, x, 126, stroke))
         parts.append(f'<circle cx="{x:.1f}" cy="132" r="6" fill="#222"/>')
-        parts.append(_text(x + 10, 130, f"{name}  {value:.4g}", 12))
-        for number, (chance, there, later) in enumerate(outcomes):
-            leaf = place + 84 * (number + 0.5)
-            parts.append(_edge(x, 138, leaf, 206, 1))
-            parts.append(_text((x + leaf) / 2 + 4, 176, f"{chance:.3g}", 11))
+        # On the side where no line from above ends.
+        away, anchor = (-10, "end") if x < middle - 1 else (10, "start")
+        parts.append(_text(x + away, 136, f"{name}  {value:.4g}", 12, anchor))
+        middles = [place + 84 * (number + 0.5) for number in range(len(outcomes))]
+        parts += [_edge(x, 138, leaf, 206, 1) for leaf in middles]
+        for leaf, (chance, there, later) in zip(middles, outcomes, strict=True):
+            parts.append(_plate((x + leaf) / 2, 184, f"{chance:.3g}", 11))
             parts += _node(leaf, 218, there, False)
             parts.append(_text(leaf, 250, f"{later:.4g}", 11, "middle"))
         place += 84 * count
@@ -152,7 +158,8 @@ def _line(values: np.ndarray, policy: np.ndarray, actions: Sequence[str], title:
             for x, y, action in zip(xs, ys, steps, strict=True)
             if action >= 0
         ]
-        parts.append(_text(WIDTH - 20, 40, "action (number)", 12, "end", COLOURS[1]))
+        most = f"action, 0 to {second.high:g}"
+        parts.append(_text(WIDTH - 30, 32, most, 12, "end", COLOURS[1]))
     return _page(WIDTH, HEIGHT, parts)
 
 
@@ -168,19 +175,34 @@ class _Frame:
         y = HEIGHT - 40 - (values - self.low) / (self.high - self.low) * (HEIGHT - 80)
         return [f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True) if np.isfinite(b)]
 
-    def axes(self, across: str, up: str, logarithmic: bool) -> list[str]:
-        """Lines, names and ends of both axes."""
-        bottom = HEIGHT - 40
-        shown = [f"{10**v:.2g}" if logarithmic else f"{v:.4g}" for v in (self.low, self.high)]
+    def axes(self, across: str, up: str, logarithmic: bool, each: int = 1) -> list[str]:
+        """Lines, round numbers and names of both axes; a place across stands for ``each``."""
+        bottom, last = HEIGHT - 40, max(1, self.count - 1)
+        parts = []
+        for value in _round_numbers(self.low, self.high):
+            (place,) = self.points(np.array([value]))
+            y = float(place.partition(",")[2])
+            shown = f"{10**value:.2g}" if logarithmic else f"{value:.4g}"
+            parts.append(f'<path d="M60,{y:.1f} H{WIDTH - 30}" fill="none" stroke="#e6e6e6"/>')
+            parts.append(_text(54, y + 4, shown, 11, "end"))
+        for value in _round_numbers(self.first * each, (self.first + last) * each):
+            x = 60 + (value / each - self.first) * (WIDTH - 90) / last
+            if value == int(value):
+                parts.append(_text(x, bottom + 16, f"{value:g}", 11, "middle"))
         return [
+            *parts,
             f'<path d="M60,40 V{bottom} H{WIDTH - 30}" fill="none" stroke="#888"/>',
-            _text(54, bottom, shown[0], 11, "end"),
-            _text(54, 44, shown[1], 11, "end"),
-            _text(60, bottom + 16, str(self.first), 11),
-            _text(WIDTH - 30, bottom + 16, str(self.count - 1 + self.first), 11, "end"),
-            _text(WIDTH / 2, HEIGHT - 8, across, 12, "middle"),
+            _text((WIDTH + 30) / 2, HEIGHT - 8, across, 12, "middle"),
             _text(60, 32, up, 12),
         ]
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Four to eight round numbers from ``low`` to ``high``: multiples of 1, 2 or 5."""
+    size = 10.0 ** np.floor(np.log10((high - low) / 4))
+    step = next(size * k for k in (5, 2, 1) if (high - low) / (size * k) >= 4)
+    first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
+    return [float(n * step) + 0.0 for n in np.arange(first, last + 1)]
 
 
 def _colour(value: float, low: float, high: float) -> str:
@@ -194,9 +216,15 @@ def _colour(value: float, low: float, high: float) -> str:
 def _node(x: float, y: float, name: str, filled: bool) -> list[str]:
     fill = "#e8efe9" if filled else "#fff"
     return [
-        f'<circle cx="{x:.1f}" cy="{y}" r="14" fill="{fill}" stroke="#222"/>',
+        f'<ellipse cx="{x:.1f}" cy="{y}" rx="{_half(name):.1f}" ry="14" fill="{fill}"'
+        ' stroke="#222"/>',
         _text(x, y + 4, name, 10, "middle"),
     ]
+
+
+def _half(name: str) -> float:
+    """Half the width of a node around a name."""
+    return max(14.0, 3.2 * len(name) + 6)
 
 
 def _edge(x0: float, y0: float, x1: float, y1: float, width: int) -> str:
@@ -210,6 +238,16 @@ def _text(
         f'<text x="{x:g}" y="{y:g}" {FONT} font-size="{size}" text-anchor="{anchor}"'
         f' fill="{colour}">{escape(text)}</text>'
     )
+
+
+def _plate(x: float, y: float, text: str, size: int) -> str:
+    """A text on white, so that lines behind it do not cross it."""
+    half = 0.3 * size * len(text) + 2
+    back = (
+        f'<rect x="{x - half:.1f}" y="{y - size:g}" width="{2 * half:.1f}" height="{size + 4}"'
+        ' fill="#fff" fill-opacity="0.9"/>'
+    )
+    return back + _text(x, y, text, size, "middle")
 
 
 def _page(width: float, height: float, parts: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from tilth.cli.main import main
 from tilth.program import SpecError, load
 from tilth.runtime.decide.tables import from_outcomes
 from tilth.runtime.faults import RuntimeFault
+from tilth.view.decision import _round_numbers
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rl"
 BAD = Path(__file__).parents[1] / "bad" / "decisions"
@@ -172,7 +173,7 @@ def test_convergence_and_backup_diagrams(tmp_path):
     assert "<polyline" in (tmp_path / "error.svg").read_text(encoding="utf-8")
     solution.plot(tmp_path / "backup.svg", "backup", (2, 1))
     text = (tmp_path / "backup.svg").read_text(encoding="utf-8")
-    assert text.count('r="6"') == 4 and text.count('r="14"') > 8 and "[2, 1]" in text
+    assert text.count('r="6"') == 4 and text.count('ry="14"') > 8 and "[2, 1]" in text
     with pytest.raises(RuntimeFault, match=r"no state is at \[4, 0\]"):
         load("frozen_lake").solve().plot(tmp_path / "none.svg", "backup", (4, 0))
 
@@ -199,3 +200,15 @@ def test_bad_models_get_located_messages(path, monkeypatch):
 def test_the_corpus_meets_every_code_of_decisions():
     codes = {p.read_text().split("error[")[1][:4] for p in BAD.glob("*.expected")}
     assert {"E408", "E504", "E603", "E621", "E622"} <= codes
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (-1269, 45, [-1200, -1000, -800, -600, -400, -200, 0]),
+        (107.7, 138, [110, 115, 120, 125, 130, 135]),
+    ],
+)
+def test_axes_have_round_numbers(low, high, wanted):
+    assert _round_numbers(low, high) == pytest.approx(wanted)
