@@ -18,8 +18,9 @@ from .compiler.decisions.faults import DecisionFault
 from .compiler.interpret import bind_sizes, interpret
 from .compiler.ir.graph import Graph, Value
 from .compiler.ir.types import DTYPES
+from .compiler.options import Options
 from .compiler.passes.common_subexpressions import common_subexpressions
-from .compiler.pipeline import Pass, run
+from .compiler.rewrite import Rewriter
 from .runtime.decide import solvers
 from .runtime.decide.process import Process
 from .runtime.decide.solvers import Answer, Settings
@@ -274,8 +275,9 @@ def solve(
 
 def _shared(graph: Graph) -> Graph:
     """The graph with equal parts computed once: rules are called from several places."""
-    step = Pass("share", common_subexpressions, "rules are called from several places")
-    return run(graph, passes=[step]).graph
+    rewriter = Rewriter(graph.copy())
+    common_subexpressions(rewriter, Options())
+    return rewriter.graph
 
 
 def _answer(
