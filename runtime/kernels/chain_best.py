@@ -28,7 +28,8 @@ def runs(shape: Layout) -> int:
     one before, and an earlier source still wins over a later one that is equal.
     """
     room = 8 if shape.lanes == 8 else 4
-    return 1 if shape.many else min(4, max(1, room // shape.vectors))
+    most = min(4, shape.lanes)  # the last run is filled up within a padded row
+    return 1 if shape.many else min(most, max(1, room // shape.vectors))
 
 
 def best_scratch(shape: Layout, states: int) -> int:

@@ -82,6 +82,14 @@ def test_every_layout(width, states, varying):
             agree(mode, *tables(states, 45, varying, zeros), width=width)
 
 
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_the_best_path_at_every_width(width):
+    if width > lanes():
+        pytest.skip(f"this machine has {lanes()} lanes")
+    for states in (1, 3, 11):
+        agree("path", *tables(states, 30), width=width)
+
+
 @pytest.mark.parametrize("states", [2, 3, 7, 16, 17, 21, pytest.param(37, marks=pytest.mark.slow)])
 def test_the_first_of_equal_paths_wins(states):
     # Small whole numbers: most steps have several best sources, in every run of them.
