@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .compiler.inference.answers import Answers, answers_about
+from .compiler.inference.approximate import METHODS, Approximation
 from .compiler.inference.checks import all_finite, check_parameters, check_support
 from .compiler.inference.compare import Side, divergence, outputs_of
 from .compiler.inference.expand import expand
-from .compiler.inference.explain import Check, Derivation, explain
+from .compiler.inference.explain import AS_IT_STANDS, Explanation, Model, explain
 from .compiler.inference.learning import Finish, statistics
 from .compiler.inference.observed import (
     nothing_seen,
@@ -35,6 +36,8 @@ from .runtime.inputs import Declared, check_input
 if TYPE_CHECKING:
     from .fitting import Fitted
     from .program import Program
+
+__all__ = ["ASKS", "AS_IT_STANDS", "METHODS", "Approximation", "Explanation", "Questions"]
 
 OF_MODEL = ("loglik", "logprior", "entropy", "statistics")
 OF_LATENT = ("marginals", "map", "sample")
@@ -190,23 +193,26 @@ class Questions:
         how = Settings(iterations, tol, floor, fixed)
         return fit(self, data, weights, seed, how, engine, progress)
 
-    def explain(self: Any, seed: int = 0) -> tuple[Derivation, Check]:
-        """How inference sums out the latent variables, and its check by enumeration."""
+    def explain(self: Any, seed: int = 0, methods: Sequence[str] = ()) -> Explanation:
+        """How the model is answered: exactly, with its check by enumeration, and approximately.
+
+        Parameters
+        ----------
+        methods
+            Some of ``meanfield``, ``bp``, ``gibbs``: explained beside those that the spec asks.
+        """
         from .program import located_faults
+
+        def remake(options: Mapping[str, int]) -> tuple[Graph, Any]:
+            other = self.with_options(options)
+            return other.graph, lambda sizes: other.initial_weights(seed, sizes)
 
         def weights(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
             return self.initial_weights(seed, sizes)
 
-        def smaller() -> tuple[Graph, Any, str]:
-            other = self.with_small_options()
-            at = ", ".join(
-                f"{name}={value}" for name, value in other.model.options.items()
-                if value != self.model.options[name]
-            )  # fmt: skip
-            return other.graph, lambda sizes: other.initial_weights(seed, sizes), at
-
         with located_faults(self.sources):
-            return explain(self.graph, weights, seed, smaller)
+            model = Model(self.graph, weights, self.whole_options(), remake)
+            return explain(model, seed, methods)
 
     def _answers(
         self: Any, arrays: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray],

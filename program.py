@@ -207,14 +207,18 @@ class Program(Questions):
             return {}
         return {name: size for name, size in sizes.items() if name != BATCH}
 
-    def with_small_options(self, most: int = 3) -> Program:
-        """The same model with whole-number options of at most ``most``."""
-        reporter = Reporter()
-        overrides = [
-            f"{name}={min(value, most)}"
+    def whole_options(self) -> dict[str, int]:
+        """Options that are whole numbers, by name."""
+        return {
+            name: value
             for name, value in self.model.options.items()
             if isinstance(value, int) and not isinstance(value, bool)
-        ]
+        }
+
+    def with_options(self, options: Mapping[str, int]) -> Program:
+        """The same model with other values of some options."""
+        reporter = Reporter()
+        overrides = [f"{name}={value}" for name, value in options.items()]
         model = elaborate(
             self.model.envelope, reporter, self.variant, overrides, None, resolver(reporter)
         )

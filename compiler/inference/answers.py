@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from .eliminate import Elimination, Eliminator, Variable
 from .ground import ground
 from .lift import NODE, Factor, Lifted, lift
 from .potentials import MISSING, Potentials
-from .statements import Statement, statements_of
+from .statements import ModelFault, Statement, statements_of
 from .structure import Component, Family, Structure, structure_of
 from .tables import Emitter, Table
 
@@ -190,13 +191,26 @@ class Answers:
     def eliminations(self, semiring: str) -> list[Elimination]:
         """Every component eliminated."""
         if semiring not in self._done:
-            self._done[semiring] = [
-                Eliminator(self.emitter, p.variables, p.chain, self.outer, semiring).run(
-                    [row.factor for row in p.lifted]
-                )
-                for p in self.parts
-            ]
+            self._done[semiring] = [self._eliminated(part, semiring) for part in self.parts]
         return self._done[semiring]
+
+    def _eliminated(self, part: Part, semiring: str) -> Elimination:
+        worker = Eliminator(self.emitter, part.variables, part.chain, self.outer, semiring)
+        with self._with_ways_out(part.component):
+            return worker.run([row.factor for row in part.lifted])
+
+    @contextmanager
+    def _with_ways_out(self, component: Component) -> Iterator[None]:
+        """What is too large says what can be asked instead."""
+        try:
+            yield
+        except ModelFault as fault:
+            if fault.code != "E610" or fault.hint is not None:
+                raise
+            from .ways_out import ways_out
+
+            hint = ways_out(self, component)
+            raise ModelFault(fault.code, fault.message, fault.span, fault.found, hint) from None
 
     def gradients(self) -> list[dict[Table, Table]]:
         """The gradient of log Z by every table of each component."""
@@ -209,7 +223,8 @@ class Answers:
 
     def _part(self, component: Component) -> Part:
         if component.irregular:
-            return ground(self, component)
+            with self._with_ways_out(component):
+                return ground(self, component)
         emit = self.emitter
         rows = [lift(emit, self.structure, component, s, self.missing)
                 for s in component.statements]  # fmt: skip

@@ -37,8 +37,7 @@ def belief_propagation(
     ``settings`` are ``steps`` at most, ``tol`` below which the change ends them, ``damping``, the
     share of the old log-message that stays, and ``semiring``.
     """
-    component = next(c for c in answers.structure.components
-                     if any(f.name == name for f in c.families))  # fmt: skip
+    component = answers.structure.component_of(name)
     local = Local(answers, component)
     semiring = str(settings.get("semiring", "sum_product"))
     passing = Passing(local, *SEMIRINGS[semiring], float(settings.get("damping", 0)))

@@ -164,7 +164,6 @@ class Eliminator:
                     "E610", f"{' and '.join(f'`{n}`' for n in names)} meet in every pair",
                     self.variables[names[0]].span,
                     f"through {factor.label}; all of one at once: {self._together(names)} values",
-                    "ask for an approximation: `meanfield(..)`",
                 )  # fmt: skip
             kept.append(self._along(factor, gone))
         self.factors = kept

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -14,13 +15,19 @@ from ..ir.dims import DimLike, evaluate, symbols_of
 from ..ir.graph import Graph
 from ..ops.base import OpError
 from .answers import Part, answers_about
+from .approximate import Approximation, Asked, Finding, approximation, asked_of
 from .eliminate import Step
 from .enumeration import MOST, assignments, enumerate_model
+from .proofs import MOST_STATES
 from .statements import BATCH, Statement, statements_of
 from .structure import structure_of, support_name
+from .trials import Trial
 
-Smaller = tuple[Graph, Any, str]
-"""A model with small options: its graph, its weights by sizes, and what the options are."""
+AS_IT_STANDS = "as it stands"
+"""The instance that is the model itself."""
+
+MOST_UPDATES = 1 << 15
+"""Assignments over which updates are summed."""
 
 SMALL = {BATCH: 2}
 """Sizes of the instance that is checked; every other open size is 3."""
@@ -122,19 +129,70 @@ def _sentence(step: Step, part: Part) -> str:
 # ---------------------------------------------------------------- the check
 
 
-def self_check(graph: Graph, weights: Any, seed: int = 0, size: int = 3, at: str = "") -> Check:
-    """Compare with enumeration on a small instance with random data.
+@dataclass(frozen=True)
+class Model:
+    """A model as it is explained, and how to make it with other whole-number options.
 
-    ``weights(sizes)`` gives weights by path for known sizes; ``at`` says how the model was made
-    smaller.
+    ``weights(sizes)`` gives weights by path; ``options`` are those that may be made smaller.
     """
-    sizes = _small(graph, size)
-    shown = _said(sizes, at) or "as it stands"
-    bound = graph.bind(sizes)
-    count = assignments(structure_of(statements_of(bound)))
+
+    graph: Graph
+    weights: Callable[[Mapping[str, int]], Mapping[str, np.ndarray]]
+    options: Mapping[str, int]
+    remake: Callable[[Mapping[str, int]], tuple[Graph, Any]]
+
+    def at(self, size: int, most: int | None = None, one: str = "") -> Instance:
+        """The model with open sizes of ``size`` and options of at most ``most``.
+
+        ``one`` is an option or an open size that is 1.
+        """
+        graph, weights, said = self.graph, self.weights, []
+        options = {n: v if most is None else min(v, most) for n, v in self.options.items()}
+        options |= {one: 1} if one in options else {}
+        changed = {n: v for n, v in options.items() if v != self.options[n]}
+        if changed:
+            graph, weights = self.remake(options)
+            said = [f"{name}={value}" for name, value in changed.items()]
+        sizes = {name: SMALL.get(name, size) for name in sorted(graph.symbols)}
+        sizes |= {one: 1} if one in sizes else {}
+        said += [f"{name}={number}" for name, number in sizes.items()]
+        bound = graph.bind(sizes)
+        return Instance(graph, bound, _lively(bound, weights(sizes)), ", ".join(said))
+
+    def instances(self) -> Iterator[Instance]:
+        """The model itself at small sizes, then with small options."""
+        for size, most in ((3, None), (3, 3), (2, 3), (2, 2)):
+            yield self.at(size, most)
+
+    def thin_instances(self) -> Iterator[Instance]:
+        """Small instances of which one extent is 1: grids that are chains."""
+        for size in (3, 2):
+            for name in (*self.options, *sorted(self.graph.symbols - {BATCH})):
+                yield self.at(size, size, name)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A small instance: its graph with sizes open and known, weights, and what the sizes are."""
+
+    graph: Graph
+    bound: Graph
+    params: Mapping[str, np.ndarray]
+    said: str
+
+    @property
+    def assignments(self) -> int:
+        """How many joint assignments there are."""
+        return assignments(structure_of(statements_of(self.bound)))
+
+
+def self_check(instance: Instance, seed: int = 0) -> Check:
+    """Compare with enumeration on a small instance with random data."""
+    shown = instance.said or AS_IT_STANDS
+    count = instance.assignments
     if count > MOST:
         return Check(shown, count, None, f"more than {MOST:,} assignments to try")
-    params = weights(sizes)
+    bound, params = instance.bound.copy(), instance.params
     inputs = random_data(bound, seed)
     answers = answers_about(bound)
     outputs = [("loglik", answers.loglik.value), ("entropy", answers.entropy.value)]
@@ -142,7 +200,7 @@ def self_check(graph: Graph, weights: Any, seed: int = 0, size: int = 3, at: str
         outputs.append((f"marginals {family.name}", answers.marginals(family.name).value))
     bound.outputs = outputs
     bound.prune()
-    truth = enumerate_model(graph, inputs, params)
+    truth = enumerate_model(instance.bound, inputs, params)
     with np.errstate(all="ignore"):
         found = interpret(bound, inputs, params)
     gaps = [_gap(found["loglik"], truth.loglik), _gap(found["entropy"], np.sum(truth.entropy))]
@@ -151,12 +209,18 @@ def self_check(graph: Graph, weights: Any, seed: int = 0, size: int = 3, at: str
     return Check(shown, count, max(gaps))
 
 
-def _small(graph: Graph, size: int) -> dict[str, int]:
-    return {name: SMALL.get(name, size) for name in sorted(graph.symbols)}
-
-
-def _said(sizes: Mapping[str, int], at: str) -> str:
-    return ", ".join([*([at] if at else []), *(f"{name}={n}" for name, n in sizes.items())])
+def _lively(graph: Graph, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights of which none is all zeros: a factor that says nothing proves nothing."""
+    found = dict(params)
+    for _, node in graph.of_op("param"):
+        path = str(node.attrs["path"])
+        if path in found and not np.any(found[path]) and found[path].ndim:
+            rng = np.random.default_rng(crc32(path.encode()))
+            drawn = rng.normal(size=found[path].shape)
+            if node.attrs["domain"] == "symmetric":
+                drawn = (drawn + np.swapaxes(drawn, -1, -2)) / 2
+            found[path] = drawn.astype(found[path].dtype)
+    return found
 
 
 def _gap(found: np.ndarray, truth: Any) -> float:
@@ -198,40 +262,109 @@ def _values(
     return rng.integers(0, 2, shape)
 
 
-def explain(
-    graph: Graph, weights: Any, seed: int = 0, smaller: Callable[[], Smaller] | None = None
-) -> tuple[Derivation, Check]:
-    """The derivation and its check; a check that cannot be made says why.
+# ---------------------------------------------------------------- all of it
 
-    ``smaller`` makes the model with small options, for one that is too large as it stands.
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a model is answered exactly, the check of that, and its approximations."""
+
+    plan: Derivation
+    check: Check
+    approximations: tuple[Approximation, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing disagrees with enumeration or with what theory says."""
+        exact = self.check.worst is None or self.check.agrees
+        return exact and all(a.agrees for a in self.approximations)
+
+
+def explain(model: Model, seed: int = 0, methods: Sequence[str] = ()) -> Explanation:
+    """The derivation, its check, and approximations; a check that cannot be made says why.
+
+    ``methods`` are approximations that are explained beside those that the model asks for.
     """
+    plan, check = _exact(model, seed)
+    asked = asked_of(model.graph, methods)
+    return Explanation(plan, check, tuple(_approximated(model, row, seed) for row in asked))
+
+
+def _exact(model: Model, seed: int) -> tuple[Derivation, Check]:
+    """The derivation and its check, of a small instance where the model is too large."""
     try:
-        plan = derivation(graph)
+        plan = derivation(model.graph)
     except OpError as fault:
-        if smaller is None or fault.code not in ("E610", "E805"):
+        if fault.code not in ("E610", "E805") or not (model.options or model.graph.symbols):
             raise
-        return _of_smaller(smaller(), seed)
-    try:
-        check = self_check(graph, weights, seed)
-    except OpError as fault:
-        return plan, Check("", 0, None, fault.message)
-    if check.worst is None and smaller is not None:
-        return plan, _of_smaller(smaller(), seed)[1]
-    return plan, check
-
-
-def _of_smaller(small: Smaller, seed: int) -> tuple[Derivation, Check]:
-    """The derivation and check of a small instance; of two sizes the one that can be had."""
-    graph, weights, at = small
-    for size in (3, 2):
-        sizes = _small(graph, size)
+        plan = None
+    check = Check("", 0, None)
+    last: OpError | None = None
+    for instance in model.instances():
         try:
-            plan = replace(derivation(graph.bind(sizes)), instance=_said(sizes, at))
-            check = self_check(graph, weights, seed, size, at)
-        except OpError:
-            if size == 2:
-                raise
+            check = self_check(instance, seed)
+            own = plan or replace(derivation(instance.bound), instance=instance.said)
+        except OpError as fault:
+            last = fault
             continue
-        if check.worst is not None or size == 2:
-            return plan, check
-    raise AssertionError("unreachable")
+        if check.worst is not None:
+            return own, check
+    if plan is None:
+        assert last is not None
+        raise last
+    return plan, replace(check, reason=check.reason or (last.message if last else ""))
+
+
+def _approximated(model: Model, asked: Asked, seed: int) -> Approximation:
+    """The formulas of an approximation and what was found on a small instance."""
+    found: Approximation | None = None
+    try:
+        found = approximation(model.graph, asked)
+    except OpError as fault:
+        if fault.code not in ("E610", "E805"):
+            raise
+        reason = fault.message
+    for instance in model.instances():
+        here = _same(instance.graph, asked)
+        if instance.assignments > (MOST_STATES if asked.method == "gibbs" else MOST_UPDATES):
+            reason = f"{instance.assignments:,} assignments are too many to try"
+            continue
+        try:
+            data = random_data(instance.bound, seed)
+            trial = Trial(instance.bound, data, instance.params, here, seed)
+            findings = trial.findings()
+            if found is None:
+                own = approximation(instance.bound, here)
+                found = replace(own, asked=asked, instance=instance.said)
+        except OpError as fault:
+            reason = fault.message
+            continue
+        if asked.method == "bp":
+            findings += _on_a_tree(model, trial, asked, seed)
+        return replace(found, checked_at=instance.said or AS_IT_STANDS, findings=findings)
+    if found is None:
+        raise OpError("E610", f"`{asked.text}` cannot be explained", reason)
+    return replace(found, reason=reason)
+
+
+def _same(graph: Graph, asked: Asked) -> Asked:
+    """The question as it stands in a smaller instance, where options may be settings."""
+    for row in asked_of(graph):
+        if (row.method, row.variable) == (asked.method, asked.variable):
+            return row
+    return asked
+
+
+def _on_a_tree(model: Model, trial: Trial, asked: Asked, seed: int) -> tuple[Finding, ...]:
+    """The trial itself where it is a tree, else the first small instance that is one."""
+    if trial.is_tree:
+        return (trial.on_a_tree(),)
+    for instance in model.thin_instances():
+        if instance.assignments > MOST_UPDATES:
+            continue
+        data = random_data(instance.bound, seed)
+        thin = Trial(instance.bound, data, instance.params, asked, seed)
+        if thin.is_tree and any(len(f.elements) > 1 for f in thin.ground.factors):
+            row = thin.on_a_tree()
+            return (replace(row, what=f"{row.what}, at {instance.said}"),)
+    return ()

@@ -15,8 +15,10 @@ import networkx as nx
 import numpy as np
 
 from ..ir.graph import Value
+from .ground import require_known
 from .local import Local, Region
 from .statements import BATCH, ModelFault, Reference, Statement
+from .structure import Family
 from .tables import known
 
 if TYPE_CHECKING:
@@ -34,8 +36,7 @@ def gibbs(answers: Answers, name: str, settings: Mapping[str, Any], span: Any, k
     and ``thin``, of how many sweeps one is kept. Raises E610 where so many elements hang together
     that next to none can be drawn at once.
     """
-    component = next(c for c in answers.structure.components
-                     if any(f.name == name for f in c.families))  # fmt: skip
+    component = answers.structure.component_of(name)
     local = Local(answers, component)
     colours = colouring(answers, local, span)
     steps = int(settings.get("steps", STEPS))
@@ -56,8 +57,7 @@ def gibbs(answers: Answers, name: str, settings: Mapping[str, Any], span: Any, k
         for n, mask in masks.items():
             path = f"gibbs/{n}/{number}"
             chosen = inner.emit.graph.add_constant(mask[..., None], "bool")
-            logits = inner.fields(inner.families[n], inner.joint, state)
-            logits = inner.emit.emit("add", [inside[n], logits])
+            logits = conditional(inner, n, inside[n], state)
             share = inner.softmax(logits)
             drawn = _drawn(inner, logits, n, turned, path)
             fresh[n] = inner.emit.emit("where", [chosen, drawn, state[n]])
@@ -74,6 +74,12 @@ def gibbs(answers: Answers, name: str, settings: Mapping[str, Any], span: Any, k
     found = region.run(results, count, burn + steps * thin, 0.0)
     total = found[len(names) + names.index(name)]
     return local.emit.emit("mul", [total, local.number(1 / steps)])
+
+
+def conditional(local: Local, name: str, own: Value, state: Mapping[str, Value]) -> Value:
+    """Logits of a variable's elements given all others, whose values are rows with a single 1."""
+    said = local.fields(local.families[name], local.joint, state)
+    return local.emit.emit("add", [own, said])
 
 
 def _drawn(local: Local, logits: Value, name: str, key: Value, path: str) -> Value:
@@ -98,14 +104,11 @@ def _is_kept(local: Local, sweep: Value, burn: int, thin: int) -> Value:
 
 def colouring(answers: Answers, local: Local, span: Any) -> list[dict[str, np.ndarray]]:
     """For each colour, which elements of each variable have it; no statement joins two of them."""
-    offsets, total = {}, 0
-    for name, family in local.families.items():
-        offsets[name] = total
-        total += int(np.prod([known(n) for n in family.extent], dtype=np.int64))
+    for family in local.families.values():
+        require_known(family)
     net = nx.Graph()
-    net.add_nodes_from(range(total))
-    for statement, _ in local.joint:
-        net.add_edges_from(_joined(answers, local, statement, offsets, span))
+    net.add_nodes_from(range(sum(_count(f) for f in local.families.values())))
+    net.add_edges_from(joined_pairs(answers, local, span).tolist())
     if nx.is_bipartite(net):
         colour = nx.bipartite.color(net)
     else:
@@ -116,7 +119,8 @@ def colouring(answers: Answers, local: Local, span: Any) -> list[dict[str, np.nd
             "E610", f"Gibbs sampling would draw {count} groups of elements one after another",
             span, f"at most {MOST_COLOURS}", "`meanfield` moves all elements at once",
         )  # fmt: skip
-    array = np.array([colour[n] for n in range(total)])
+    array = np.array([colour[n] for n in range(len(colour))])
+    offsets = _offsets(local)
     masks = []
     for number in range(count):
         row = {}
@@ -130,10 +134,29 @@ def colouring(answers: Answers, local: Local, span: Any) -> list[dict[str, np.nd
     return masks
 
 
+def joined_pairs(answers: Answers, local: Local, span: Any) -> np.ndarray:
+    """Pairs ``[count, 2]`` of elements that some statement joins; E610 where they are too many."""
+    found = [_joined(answers, local, s, _offsets(local), span) for s, _ in local.joint]
+    return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *found]), axis=0)
+
+
+def _count(family: Family) -> int:
+    return int(np.prod([known(n) for n in family.extent], dtype=np.int64))
+
+
+def _offsets(local: Local) -> dict[str, int]:
+    """The number of each variable's first element."""
+    offsets, total = {}, 0
+    for name, family in local.families.items():
+        offsets[name] = total
+        total += _count(family)
+    return offsets
+
+
 def _joined(
     answers: Answers, local: Local, statement: Statement, offsets: Mapping[str, int], span: Any
-) -> set[tuple[int, int]]:
-    """Pairs of elements that a statement joins."""
+) -> np.ndarray:
+    """Pairs of elements that a statement joins, the smaller first."""
     domain = {n: (known(a), known(b)) for n, (a, b) in statement.domain.items() if n != BATCH}
     sizes = [size for _, size in domain.values()]
     if np.prod(sizes, dtype=np.float64) > MOST_EDGES:
@@ -143,14 +166,12 @@ def _joined(
     grids = dict(zip(domain, np.indices(sizes).reshape(len(sizes), -1), strict=True))
     flat = [_elements(answers, local, statement, r, domain, grids) + offsets[r.variable]
             for r in statement.references]  # fmt: skip
-    found: set[tuple[int, int]] = set()
+    found = [np.zeros((0, 2), np.int64)]
     for k, one in enumerate(flat):
         for other in flat[:k]:
-            both = np.broadcast_arrays(one, other)
-            apart = both[0] != both[1]
-            rows = np.unique(np.stack(both, -1)[apart], axis=0)
-            found |= {(int(a), int(b)) for a, b in rows}
-    return found
+            pairs = np.sort(np.stack(np.broadcast_arrays(one, other), -1), axis=-1)
+            found.append(pairs[pairs[:, 0] != pairs[:, 1]])
+    return np.concatenate(found)
 
 
 def _elements(

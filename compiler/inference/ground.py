@@ -53,7 +53,7 @@ class _Ground:
         self.families = {f.name: f for f in component.families}
         self.axes: dict[Lifted, tuple[int, ...]] = {}
         for family in component.families:
-            _require_known(family)
+            require_known(family)
             for k in range(self.count(family)):
                 self.emit.sizes[self.name(family, k)] = family.size
 
@@ -240,10 +240,11 @@ class _Ground:
         for row in lifted:
             held = [a for a in row.factor.table.axes if a in sizes]
             net.add_edges_from(itertools.combinations(held, 2))
-        largest, where = 1, ""
+        largest, where, operations = 1, "", 0
         while net.number_of_nodes():
             name = min(net, key=lambda n: _entries(net, n, sizes))
             entries = _entries(net, name, sizes)
+            operations += entries * (len(net[name]) + 1)
             if entries > largest:
                 largest, where = entries, ", ".join([name, *sorted(net[name])])
             around = list(net[name])
@@ -253,8 +254,9 @@ class _Ground:
             shown = where if len(where) < 60 else where[:57] + "..."
             raise ModelFault(
                 "E610", f"exact inference would need a table of {largest:.3g} entries",
-                self.component.families[0].span, f"over {shown}; {self.component.irregular}",
-                "ask for an approximation: `meanfield(..)`",
+                self.component.families[0].span,
+                f"{8 * largest:.3g} bytes, over {shown}; {operations:.3g} operations in all;"
+                f" {self.component.irregular}",
             )  # fmt: skip
 
 
@@ -265,7 +267,8 @@ def _entries(net: Any, name: str, sizes: Mapping[str, int]) -> int:
     return result
 
 
-def _require_known(family: Family) -> None:
+def require_known(family: Family) -> None:
+    """E805 for a variable with open sizes."""
     if any(not isinstance(size, int) for size in (*family.extent, family.size)):
         raise ModelFault("E805", f"`{family.name}` has open sizes", family.span,
                          shape_text([*family.extent, family.size]),
@@ -277,5 +280,4 @@ def _require_few(statement: Statement, total: int) -> None:
         raise ModelFault(
             "E610", f"`{statement.label}` has {total:,} elements that are joined irregularly",
             statement.span, f"exact inference takes at most {MOST_FACTORS:,}",
-            "ask for an approximation: `meanfield(..)`",
         )  # fmt: skip

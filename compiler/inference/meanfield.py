@@ -38,8 +38,7 @@ def meanfield(
 
     ``settings`` are ``steps`` and ``damping``: the share of the old distribution that stays.
     """
-    component = next(c for c in answers.structure.components
-                     if any(f.name == name for f in c.families))  # fmt: skip
+    component = answers.structure.component_of(name)
     worker = _MeanField(answers, component, filters_for)
     return worker.run(int(settings.get("steps", STEPS)), float(settings.get("damping", 0)))[name]
 

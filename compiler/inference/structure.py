@@ -74,6 +74,10 @@ class Structure:
         """All latent variables."""
         return tuple(f for c in self.components for f in c.families)
 
+    def component_of(self, name: str) -> Component:
+        """The component that a variable belongs to."""
+        return next(c for c in self.components if any(f.name == name for f in c.families))
+
 
 def structure_of(statements: Sequence[Statement]) -> Structure:
     """The structure of a model; raises :class:`ModelFault` for one that inference cannot have."""
