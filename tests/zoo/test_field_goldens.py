@@ -1,4 +1,4 @@
-"""Dense random fields against goldens: normalised kernels, gradients, and training."""
+"""Dense random fields against goldens: normalised kernels and gradients."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tilth.derivatives import value_and_grad
 from tilth.program import load
-from tilth.zoo import find
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "crf"
 HEAD = "tilth: 1\nname: model\ndtype: f64\nmodel: |\n"
@@ -108,43 +107,3 @@ def test_symmetric_normalisation(model):
               "image": z["image"].transpose(2, 0, 1).astype(float)}  # fmt: skip
     found = program.run(inputs, {"w": np.array([4.0, 2.0])})["q"]
     assert np.abs(found - z["Q"][5]).max() < 1e-5
-
-
-def test_training_through_mean_field_improves_a_segmentation(tmp_path):
-    entry, _ = find("crf_as_rnn")
-    text = entry.path.read_text(encoding="utf-8")
-    text = text.replace("  output q =", LABELS + "  q =") + "  output q, loss\n"
-    (tmp_path / "crf.yaml").write_text(text)
-    options = {"L": 2, "width": 3, "theta_alpha": 5, "theta_beta": 0.5, "theta_gamma": 1.5}
-    program = load(tmp_path / "crf.yaml", set={**options, "steps": 3})
-    inputs = discs()
-    weights = dict(program.initial_weights(0))
-    weights["mu"] = 1 - np.eye(2)
-    step = value_and_grad(program, "loss", list(weights))
-    losses, shares = [], []
-    for _ in range(12):
-        value, slopes, rest = step(inputs, weights)
-        losses.append(float(value))
-        shares.append(float((rest["q"].argmax(-1) == inputs["label"]).mean()))
-        weights = {n: a - 0.2 * slopes[n].astype(a.dtype) for n, a in weights.items()}
-        weights["mu"] = (weights["mu"] + weights["mu"].T) / 2
-    assert all(np.abs(slopes[name]).max() > 0 for name in ("w", "mu", "fcn.score.weight"))
-    assert losses[-1] < 0.8 * losses[0]
-    assert shares[-1] > shares[0] + 0.1
-
-
-LABELS = """
-  input label : i32[N, H, W]
-  index b : 0..L
-  picked[i] = sum{b} q[i, b] * (if label[i] == b then 1 else 0)
-  loss = -mean(log(picked + 1e-6))
-"""
-
-
-def discs():
-    """Two noisy pictures of a bright disc, and which pixels are in it."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:8, :8]
-    masks = np.stack([np.hypot(rows - a, columns - b) < 3 for a, b in ((3, 4), (5, 3))])
-    image = masks[:, None] + rng.normal(size=(2, 3, 8, 8)) * 0.6
-    return {"image": image.astype(np.float32), "label": masks.astype(np.int32)}

@@ -88,6 +88,34 @@ def test_hmm_with_mixture_emissions_is_hmmlearns():
     np.testing.assert_allclose(np.concatenate(posteriors), z["posteriors"], atol=1e-10)
 
 
+def test_full_covariances_of_mixture_emissions():
+    z = golden("hmm/gmm_diag")
+    program, weights = load("hmm_mixture_full"), mixture_start(z)
+    square = weights.pop("sigma") ** 2
+    weights["cov"] = square[..., None] * np.eye(square.shape[-1])
+    rows = [{"y": y} for y in sequences(z)]
+    found = program.query(rows, ["loglik", "marginals(z)"], weights)
+    assert abs(sum(row["loglik"] for row in found) - float(z["score"])) < 1e-8
+    posteriors = np.concatenate([row["marginals(z)"] for row in found])
+    np.testing.assert_allclose(posteriors, z["posteriors"], atol=1e-10)
+    # One round of EM: moments weighted by the share of each state and part.
+    y = np.concatenate(sequences(z))
+    share = weights["w"] * np.exp(
+        -0.5 * np.sum((y[:, None, None] - weights["mu"]) ** 2 / square, -1)
+    ) / np.sqrt(np.prod(square, -1))  # fmt: skip
+    share *= posteriors[:, :, None] / share.sum(-1, keepdims=True)
+    mass = share.sum(0)
+    mu = np.einsum("tkm,td->kmd", share, y) / mass[..., None]
+    apart = y[:, None, None] - mu
+    cov = np.einsum("tkm,tkmd,tkme->kmde", share, apart, apart) / mass[..., None, None]
+    fitted = program.fit(rows, weights, iterations=1, tol=-np.inf).params
+    np.testing.assert_allclose(fitted["mu"], mu, atol=1e-10)
+    np.testing.assert_allclose(fitted["cov"], cov, atol=1e-10)
+    np.testing.assert_allclose(fitted["w"], mass / mass.sum(-1, keepdims=True), atol=1e-10)
+    history = program.fit(rows, weights, iterations=8, tol=-np.inf).history
+    assert np.all(np.diff(history) > -1e-9) and history[-1] > history[0] + 1
+
+
 @pytest.mark.parametrize("case", ["linear_chain_tiny_bruteforce", "linear_chain_long_forward"])
 def test_linear_chain_crf(tmp_path, case):
     z = golden(f"crf/{case}")
