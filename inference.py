@@ -228,11 +228,24 @@ class Questions:
             module = CompiledProgram(self, params).module(sizes)
             if any(port.name == "key" for port in module.plan.inputs):
                 arrays = {"key": np.array([seed, 0], np.uint64), **arrays}
-            return module.run(arrays)
+            return _numbers(bound, module.run(arrays))
         graph = expand(bound)
         self.require_memory(graph, {}, precision)
         Values(bound).check(arrays, params, ())
-        return Execution(graph, engine, precision).run(arrays, params, seed)
+        return _numbers(bound, Execution(graph, engine, precision).run(arrays, params, seed))
+
+
+def _numbers(graph: Graph, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same outputs; E614 where an approximation met a factor that forbids values."""
+    for name, value in graph.outputs:
+        node = graph.node(value.node)
+        if node.op == "query" and node.attrs["ask"] in METHODS and np.any(np.isnan(found[name])):
+            raise OpError(
+                "E614", f"`{node.name}` is not a number",
+                "sum out exactly or by `bp`, which take such factors, or give a large penalty",
+                node.span, "a factor forbids values, its log is -inf, or an input is nan",
+            )  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True)

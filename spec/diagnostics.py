@@ -91,6 +91,7 @@ CODES |= {
     "E611": "an observation is outside the support",
     "E612": "a parameter cannot be estimated",
     "E613": "two models cannot be compared",
+    "E614": "an approximation is not a number",
     "E621": "the equations are not those of a decision process",
     "E622": "a decision process has no end",
     # E7xx: limits

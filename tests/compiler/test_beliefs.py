@@ -103,6 +103,22 @@ output p = bp(x, steps=10), q = marginals(x)
     np.testing.assert_allclose(found["p"], found["q"], atol=1e-10)
 
 
+@pytest.mark.parametrize("ask", ["meanfield(x)", "gibbs(x, steps=5)"])
+def test_impossible_values_are_refused_where_they_have_no_answer(model, ask):
+    program = model(f"""
+input u : f64[4, 2]
+x[i] ~ labels(2) for i in 0..4
+factor u[i, x[i]] for i in 0..4
+factor log(if x[i-1] == x[i] then 1 else 0) for i in 1..4
+output p = {ask}
+""")
+    with pytest.raises(SpecError) as caught:
+        program.run({"u": np.random.default_rng(1).normal(size=(4, 2))})
+    text = str(caught.value)
+    assert "m.yaml:8:" in text and f"error[E614]: `{ask.partition('(')[0]}(x)` is not" in text
+    assert "its log is -inf" in text and "by `bp`" in text
+
+
 def test_factors_of_three_variables(model):
     program = model("""
 input u : f64[3, 3]
