@@ -188,6 +188,26 @@ def test_divergences(kind, bench, golden, agree):
         agree(got, data[f"grad_{kind}_{name}"], 1e-10)
 
 
+@pytest.mark.parametrize("name", ["kl", "w2sq"])
+def test_distances_of_normals(name, bench, golden, agree):
+    data = golden("losses/gaussian_kl")
+    names = ("m1", "s1", "m2", "s2")
+    writer = Writer(bench.graph)
+    inputs = [bench.input(data[f"in_{n}"].shape) for n in names]
+    m1, s1, m2, s2 = (writer.expr(value) for value in inputs)
+    first, second = (m1, s1.op("exp")), (m2, s2.op("exp"))
+    if name == "kl":
+        how = {"p": "normal", "q": "normal", "p_form": "", "q_form": ""}
+        y = first[0].op("kl", first[1], *second, **how).sum()
+    else:
+        gaps = [(a - b).square() for a, b in zip(first, second, strict=True)]
+        y = (gaps[0] + gaps[1]).sum()
+    feeds = {value: data[f"in_{n}"] for value, n in zip(inputs, names, strict=True)}
+    agree(bench.run(y.value, feeds), data[name], 1e-10)
+    for found, n in zip(slopes(bench, y.value, feeds, 1.0), names, strict=True):
+        agree(found, data[f"grad_{name}_{n}"], 1e-10)
+
+
 def test_center_loss(bench, golden, agree):
     data = golden("losses/center_loss")
     found = pulled(
