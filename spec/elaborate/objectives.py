@@ -27,7 +27,9 @@ from .scope import Scope
 from .training_weights import decayed_weights, frozen_weights, moved_weights, weights_of
 from .values import Tensor, describe
 
-STATEMENT = re.compile(r"\s*(input|param|index|const|def|[A-Za-z_]\w*\s*(\[[^\]]*\]\s*)?=(?!=))\b")
+STATEMENT = re.compile(
+    r"\s*((input|param|index|const|def)\b|[A-Za-z_]\w*\s*(\[[^\]]*\]\s*)?=(?!=))"
+)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,14 @@ def test_an_objective_sees_the_model_and_declares_inputs():
     assert [loss.output for loss in found.training.losses] == ["loss loss"]
 
 
+def test_statements_may_be_a_single_line():
+    train = "train:\n  objective: |\n    loss = mean(y * y)\n"
+    formula = training("train:\n  objective: mean(y * y)\n")
+    assert str(training(train).graph) == str(formula.graph)
+    spaced = training("train:\n  objective: |\n    loss=mean(y * y)\n")
+    assert str(spaced.graph) == str(formula.graph)
+
+
 def test_the_loss_is_what_it_says():
     found = training(LABELLED + "    loss = cross_entropy(y, label, smoothing=0.2)\n")
     given = weights(found.graph)
