@@ -1,4 +1,4 @@
-"""Check ResNet-50, draw it, run it on a photograph, compile it; train LeNet: ``make demo``.
+"""Check ResNet-50, draw it, run it, compile it; fit, sharpen; train LeNet last: ``make demo``.
 
 Everything that it does is what the command line does; each step prints the command.
 """
@@ -68,7 +68,16 @@ def demo() -> int:
     print(text)
     tilth("check", str(BROKEN))
 
-    heading("6. Train LeNet on real handwritten digits")
+    heading("6. Vowels and consonants: a hidden Markov model reads the licence of Python")
+    if code := read_letters():
+        return code
+
+    heading("7. A noisy labelling of the photograph, sharpened by a dense random field")
+    print("$ tilth run dense_crf_normalised --engine cpu ...  (from examples/sharpen.py)")
+    before, after = sharpen.sharpen(OUT / "sharpened.png")
+    print(f"pixels with the right label: {before:.1%} before, {after:.1%} after")
+
+    heading("8. Train LeNet on real handwritten digits")
     run = OUT / "lenet"
     shutil.rmtree(run, ignore_errors=True)  # what an earlier demo left
     quick = ("--set", f"train.epochs={EPOCHS}", "--set", f"train.schedule={SCHEDULE}")
@@ -76,20 +85,11 @@ def demo() -> int:
         return code
     if code := tilth("plot", str(run)):
         return code
+    print("\nWritten: " + ", ".join(str(path) for path in sorted(OUT.iterdir())))
     found = read_confusion(run / "confusion.csv")
     print(
         f"LeNet's accuracy on {found.counts.sum()} digits that it never saw: {found.accuracy:.2%}"
     )
-    heading("7. Vowels and consonants: a hidden Markov model reads the licence of Python")
-    if code := read_letters():
-        return code
-
-    heading("8. A noisy labelling of the photograph, sharpened by a dense random field")
-    print("$ tilth run dense_crf_normalised --engine cpu ...  (from examples/sharpen.py)")
-    before, after = sharpen.sharpen(OUT / "sharpened.png")
-    print(f"pixels with the right label: {before:.1%} before, {after:.1%} after")
-
-    print("\nWritten: " + ", ".join(str(path) for path in sorted(OUT.iterdir())))
     return 0
 
 
