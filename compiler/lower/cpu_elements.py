@@ -15,7 +15,7 @@ from ..ops import OPS, OpError
 from .convolution import BLOCK
 from .cpu import Lowering, rule
 from .cpu_batch_norm import channel_sums
-from .cpu_nest import Strided, Walk, emit_nest, fold_axes, region_constant, signed, under
+from .cpu_nest import Strided, Walk, emit_nest, fold_axes, readable, region_constant, signed, under
 from .cpu_simple import global_pool
 from .storage import Blocked, Mapped
 
@@ -124,11 +124,11 @@ def _elementwise(state: Lowering, group: Group, results: list[tuple[Value, Value
         blocked_walk(state, group, goals, [inner for _, inner in results])
         return
     shape = state.shape(results[0][0])
-    ops = [node.op for _, node in group.region.nodes() if node.op not in OUTSIDE]
-    operands = [signed(_flat_operand(state, group, role, shape), ops) for role in roles]
-    for operand in operands:
-        if operand.dtype not in pw.SIZES:
-            raise OpError("E804", f"there is no CPU kernel that reads {operand.dtype}")
+    ops = _key_ops(group.region)
+    operands = [readable(_flat_operand(state, group, role, shape), ops) for role in roles]
+    for kind in (*operands, *kinds):
+        if kind.dtype not in pw.SIZES:
+            raise OpError("E804", f"there is no CPU kernel for elements of type {kind.dtype}")
     writer = pw.Writer()
     names = {}
     goals = [state.new_flat(value) for value, _ in results]
@@ -140,6 +140,7 @@ def _elementwise(state: Lowering, group: Group, results: list[tuple[Value, Value
         names[role] = writer.argument(operand.dtype, access if streams else "full")
     final = group.write([inner for _, inner in results], writer, names)
     expression = writer.finish(*final)
+    targets = [signed(Strided(g.place, pw.row_major(shape), g.dtype), ops) for g in goals]
     label = group.name or "elementwise"
     if streams:
         kernel = pw.PointwiseKernel(expression, len(places.outer), state.target.lanes)
@@ -147,9 +148,15 @@ def _elementwise(state: Lowering, group: Group, results: list[tuple[Value, Value
                          [goal.place for goal in goals], writer.values)  # fmt: skip
         state.emit_words(kernel, pw.tasks(places), words, label)
         return
-    targets = tuple(signed(Strided(g.place, pw.row_major(shape), g.dtype)) for g in goals)
-    emit_nest(state, Walk(shape, (), tuple(operands), targets, expression,
+    emit_nest(state, Walk(shape, (), tuple(operands), tuple(targets), expression,
                           tuple(writer.values)), label)  # fmt: skip
+
+
+def _key_ops(region: Graph) -> list[str]:
+    """The ops that read or make keys of random numbers, which are u64."""
+    kinds = {index: [*map(region.type_of, region.operands(index)), *node.types]
+             for index, node in region.nodes() if node.op not in OUTSIDE}  # fmt: skip
+    return [region.node(i).op for i, own in kinds.items() if any(k.dtype == "u64" for k in own)]
 
 
 def _flat_operand(state: Lowering, group: Group, role: Role, shape: Sequence[int]) -> Strided:

@@ -45,6 +45,11 @@ def signed(part: Strided, ops: Collection[str] = ()) -> Strided:
     return replace(part, dtype="i64")
 
 
+def readable(part: Strided, ops: Collection[str]) -> Strided:
+    """An operand as :func:`signed` has it; where all ``ops`` are casts, a u64 is read as such."""
+    return part if set(ops) == {"cast"} else signed(part, ops)
+
+
 def under(view: Flat, shape: Sequence[int]) -> Strided:
     """A value broadcast to a shape as numpy does."""
     lead = len(shape) - len(view.shape)
@@ -136,7 +141,7 @@ def _append(state: Lowering, walk: Walk, shape: nest.Nest, kernel: NestKernel, l
 def copy_into(state: Lowering, source: Strided, target: Strided, sizes: Sequence[int]) -> None:
     """Copy elements, converted to the target's type."""
     ops = ("cast",) if source.dtype != target.dtype else ()
-    source, target = signed(source, ops), signed(target, ops)
+    source, target = readable(source, ops), signed(target, ops)
     writer = Writer()
     name = writer.argument(source.dtype)
     if source.dtype != target.dtype:

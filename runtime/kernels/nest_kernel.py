@@ -154,8 +154,8 @@ _SCALAR_IMPORTS = [
     "from numba import float32, float64, int32, int64, uint8",
     "from tilth.runtime.kernels import scalar_math as s",
     "from tilth.runtime.simd import (",
-    "    load_f32, load_f64, load_i32, load_i64, load_u8, store_f32, store_f64, store_i32,",
-    "    store_i64, store_u8,",
+    "    load_f32, load_f64, load_i32, load_i64, load_u64, load_u8, store_f32, store_f64,",
+    "    store_i32, store_i64, store_u8,",
     ")",
 ]
 

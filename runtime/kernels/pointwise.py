@@ -41,8 +41,8 @@ task does. Then the outer sizes; for each array its address and its byte strides
 axes (a ``strided`` one also its step along the run); for each result the same; the constants, as
 float64 bits or whole numbers."""
 
-SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u8": 1, "bool": 1}
-"""Bytes of the element types that kernels know."""
+SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u64": 8, "u8": 1, "bool": 1}
+"""Bytes of the element types that kernels know; ``u64`` is only read, and cast to another."""
 
 BLOCK = 16
 CHUNK = 4096
@@ -503,8 +503,8 @@ def _scalar_imports() -> list[str]:
         "from numba import float32, float64, int32, int64, uint8",
         "from tilth.runtime.kernels import scalar_math as s",
         "from tilth.runtime.simd import (",
-        "    load_f32, load_f64, load_i32, load_i64, load_u8, store_f32, store_f64, store_i32,",
-        "    store_i64, store_u8,",
+        "    load_f32, load_f64, load_i32, load_i64, load_u64, load_u8, store_f32, store_f64,",
+        "    store_i32, store_i64, store_u8,",
         ")",
     ]
 

@@ -278,11 +278,23 @@ def test_a_matrix_without_an_answer_is_told():
         module.run(b.inputs)
 
 
+def test_numbers_of_a_key_become_others():
+    b = Build()
+    key = b.input((4,), "u64", [1, (1 << 53) + 1, (1 << 63) + 1025, (1 << 64) - 1])
+    outs = [b("cast", key, dtype=dtype) for dtype in ("f32", "f64")]
+    batch = b("cast", b("slice", key, starts=(0,), stops=(1,), steps=(1,)), dtype="f32")
+    check(b.output(*outs, b("neg", batch)), 1e-12)
+
+
 def test_numbers_without_a_kernel_are_told():
     b = Build()
     key = b.input((2,), "u64", [1, 2])
-    with pytest.raises(OpError, match="no CPU kernel for `cast` of u64"):
-        compiled(b.output(b("cast", key, dtype="f32")).graph, {})
+    with pytest.raises(OpError, match="no CPU kernel for `maximum` of u64"):
+        compiled(b.output(b("maximum", key, key)).graph, {})
+    for source, dtype, told in (("f32", "u64", "`cast` of u64"), ("f32", "i8", "type i8")):
+        b = Build()
+        with pytest.raises(OpError, match=f"no CPU kernel for .*{told}"):
+            compiled(b.output(b("cast", b.input((2,), source), dtype=dtype)).graph, {})
 
 
 def test_keys_are_added_bit_by_bit():
