@@ -298,7 +298,8 @@ class Program(Questions):
 
         ``data`` are arrays by field, a file, a name under ``data:``, or batches to go through; the
         section's own without it. ``epochs=3``, ``out="runs/x"``, ``engine="reference"`` and the
-        like take the place of what the section says.
+        like take the place of what the section says. Steps are compiled unless another engine is
+        asked for; where an op has no kernel, the reference interpreter runs them, and that is told.
         """
         from .training import train
 

@@ -29,11 +29,14 @@ from .compiler.training.step import (
 from .runtime.train.loop import SCORES, Stage
 from .runtime.train.step import LOSS, Arrays, Call, Group, Layout, State, initial_state
 
-Compile = Callable[[Graph, bool], Call]
+Note = Callable[[str], None]
+"""Gets a line for who waits or wonders."""
+
+Compile = Callable[[Graph, bool, Note], Call]
 """Makes code of a graph whose sizes are known; the flag says that weights change at every call."""
 
 
-def by_reference(graph: Graph, training: bool) -> Call:
+def by_reference(graph: Graph, training: bool, note: Note) -> Call:
     """The reference interpreter: numpy, exact and slow."""
     run = Interpreter(graph)
 
@@ -44,15 +47,20 @@ def by_reference(graph: Graph, training: bool) -> Call:
     return call
 
 
-def by_cpu(graph: Graph, training: bool) -> Call:
-    """Compiled for this machine's CPU, float32."""
+def by_cpu(graph: Graph, training: bool, note: Note) -> Call:
+    """Compiled for this machine's CPU; ``note`` is told of a wait for new kernels."""
     from .compiled import graph_source, plan_of
+    from .runtime.kernel_cache import is_cached
     from .runtime.module import Module
 
     # A call reads weights where they lie, in the buffers that training moves.
     graph, paths = weights_as_inputs(graph)
     text = graph_source(graph, graph.name, None, Options(training=training))
-    module = Module(plan_of(text, "step"), {})
+    plan = plan_of(text, "step")
+    kernels = {row.kernel.name: row.kernel for row in plan.rows if row.kernel is not None}
+    if new := sum(not is_cached(name, kernel.source()) for name, kernel in kernels.items()):
+        note(f"compiling kernels for this machine ({new} new); later runs find them in the cache")
+    module = Module(plan, {})
     ports = [port.name for port in module.plan.inputs]
     before: Arrays = {}
     last: Arrays = {}
@@ -93,6 +101,9 @@ def weights_as_inputs(graph: Graph) -> tuple[Graph, dict[str, str]]:
 ENGINES: dict[str, Compile] = {"reference": by_reference, "cpu": by_cpu}
 """How steps are run, by the engine's name."""
 
+DEFAULT = "cpu"
+"""The engine where none is asked for; graphs for which it has no kernel go to the reference."""
+
 
 def cpu_memory(graph: Graph) -> int:
     """Bytes that the compiled code of a step holds: arena, scratch, packed weights, in and out."""
@@ -108,6 +119,21 @@ def cpu_memory(graph: Graph) -> int:
 
 MEASURES: dict[str, Callable[[Graph], int]] = {"reference": memory_of, "cpu": cpu_memory}
 """Bytes that a step takes, by the engine that runs it."""
+
+
+def without_kernel(fault: OpError) -> bool:
+    """Whether this is what the CPU engine says of a graph that it has no kernel for."""
+    return fault.code == "E804"
+
+
+def default_memory(graph: Graph) -> int:
+    """Bytes that a step takes where no engine is asked for."""
+    try:
+        return MEASURES[DEFAULT](graph)
+    except OpError as fault:
+        if not without_kernel(fault):
+            raise
+        return memory_of(graph)
 
 
 @dataclass(frozen=True)
@@ -131,7 +157,8 @@ class Steps:
     objectives, recipe
         What is made small and how.
     compile
-        One of ``ENGINES``.
+        One of ``ENGINES``; without it the default one, and the reference interpreter for a graph
+        with an op that it has no kernel for, which ``note`` is told.
     accumulate
         Batches of an update.
     budget
@@ -139,18 +166,22 @@ class Steps:
         if that is not enough those of recurrences too.
     classes
         Scores of classes that evaluation puts out beside losses and metrics.
+    note
+        Gets a line about kernels to wait for, and about what the reference runs instead.
     """
 
     graph: Graph
     objectives: Sequence[Objective]
     recipe: Recipe
-    compile: Compile = by_reference
+    compile: Compile | None = None
     accumulate: int = 1
     budget: Budget | None = None
     classes: Value | None = None
+    note: Note = lambda line: None
     _graphs: dict[Any, Step] = field(default_factory=dict, repr=False)
     _stages: dict[Any, Stage] = field(default_factory=dict, repr=False)
     _calls: dict[Any, Call] = field(default_factory=dict, repr=False)
+    _noted: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         self.groups = group_weights(self.graph, self.objectives, self.recipe.decayed)
@@ -184,7 +215,7 @@ class Steps:
             graph.outputs = [(names[n], value) for n, value in graph.outputs if n in names]
             if self.classes is not None:
                 graph.set_output(SCORES, self.classes)
-            self._calls[key] = self.compile(_bound(graph, batch), False)
+            self._calls[key] = self._compiled(_bound(graph, batch), False, "validation runs")
         return self._calls[key]
 
     def culprit(self, turn: int, stage: Stage, inputs: Arrays, weights: Arrays) -> str | None:
@@ -203,8 +234,23 @@ class Steps:
         key = (turn, part, _shapes(batch))
         if key not in self._stages:
             graph, layout = self._within_budget(turn, part, batch)
-            self._stages[key] = Stage(layout, self.compile(graph, True))
+            self._stages[key] = Stage(layout, self._compiled(graph, True, "steps run"))
         return self._stages[key]
+
+    def _compiled(self, graph: Graph, training: bool, what: str) -> Call:
+        """Code of a graph, by the reference where the default engine has no kernel for it."""
+        if self.compile is not None:
+            return self.compile(graph, training, self.note)
+        try:
+            return ENGINES[DEFAULT](graph, training, self.note)
+        except OpError as fault:
+            if not without_kernel(fault):
+                raise
+            line = f"{what} in the reference interpreter, which is slow: {fault.message}"
+            if line not in self._noted:
+                self._noted.add(line)
+                self.note(line)
+            return by_reference(graph, training, self.note)
 
     def _within_budget(
         self, turn: int, part: str, batch: Mapping[str, np.ndarray]

@@ -30,7 +30,7 @@ from .spec.calls import Call
 from .spec.diagnostics import Diagnostic, SpecError
 from .spec.elaborate.objectives import Loss, Training
 from .spec.sections import Train
-from .steps import ENGINES, MEASURES, Budget, Steps
+from .steps import ENGINES, MEASURES, Budget, Steps, default_memory
 
 EPOCHS = 10
 """Epochs of a spec that states neither epochs nor steps."""
@@ -80,7 +80,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     weights: Any = None,
-    engine: str = "reference",
+    engine: str | None = None,
     show: bool | Watcher = True,
 ) -> Run:
     """Train a program; see :meth:`Program.train`."""
@@ -102,7 +102,7 @@ def range_test(
     high: float = 10.0,
     steps: int = 100,
     out: str | os.PathLike[str] | None = None,
-    engine: str = "reference",
+    engine: str | None = None,
     **given: Any,
 ) -> RangeTest:
     """Train for a while with a rate that grows from ``low`` to ``high``; what the loss does.
@@ -142,9 +142,14 @@ class Work:
     """One run, put together."""
 
     def __init__(
-        self, program: Program, training: Training, section: Train, fed: Feeding, engine: str
+        self,
+        program: Program,
+        training: Training,
+        section: Train,
+        fed: Feeding,
+        engine: str | None = None,
     ) -> None:
-        if engine not in ENGINES:
+        if engine is not None and engine not in ENGINES:
             hint = f"there is {', '.join(ENGINES)}"
             raise RuntimeFault("E804", f"there is no engine `{engine}` for training", hint)
         self.program, self.training, self.section, self.fed = program, training, section, fed
@@ -153,11 +158,14 @@ class Work:
         how = How(truncate=section.tbptt)
         recipe = Recipe(training.metrics, training.decayed, training.frozen, average, how)
         graph = expand(training.graph.bind(fed.sizes))
-        budget = Budget(section.memory, MEASURES[engine]) if section.memory is not None else None
+        compile, measure = None, default_memory
+        if engine is not None:
+            compile, measure = ENGINES[engine], MEASURES[engine]
+        budget = Budget(section.memory, measure) if section.memory is not None else None
         self.confusable = confusable(graph, fed) if fed.held_out is not None else None
         scores = None if self.confusable is None else self.confusable[0]
         self.steps = Steps(
-            graph, self.objectives, recipe, ENGINES[engine], section.accumulate, budget, scores
+            graph, self.objectives, recipe, compile, section.accumulate, budget, scores
         )
         batches = fed.batches if section.epochs is not None else None
         unit = max(1, (batches or 1) // section.accumulate)
@@ -182,7 +190,8 @@ class Work:
         """Train."""
         settings = self._settings(folder)
         epochs = settings.epochs or -(-(settings.steps or 1) // (self.fed.batches or 1))
-        with _watching(show, epochs, self.fed.batches) as watcher:
+        with _watching(show, epochs, self.fed.batches, self._unit()) as watcher:
+            self.steps.note = watcher.say
             state = self.steps.state(self.weights(weights, watcher.say))
             loop = Loop(self.steps, self.turns, settings, watcher)
             outcome = loop.run(state, self.fed.train, self.fed.held_out, resume)
@@ -196,6 +205,7 @@ class Work:
         watcher = _Testing(turns[0].name if len(turns) > 1 else LOSS)
         loop = Loop(self.steps, turns, settings, watcher)
         watcher.loop, diverged = loop, True
+        self.steps.note = watcher.say
         state = self.steps.state(self.weights(weights, watcher.say))
         try:
             diverged = loop.run(state, self.fed.train).reason == "interrupted"
@@ -207,6 +217,11 @@ class Work:
         return RangeTest(np.array(rates), np.array(losses), diverged)
 
     # ------------------------------------------------------------ helpers
+
+    def _unit(self) -> str:
+        """What an example is called while training."""
+        kinds = self.program.inputs.values()
+        return "images" if any(kind.rank == 4 for kind in kinds) else "examples"
 
     def _run(self, outcome: Outcome, folder: Path | None) -> Run:
         best = outcome.best
@@ -332,12 +347,14 @@ def _folder(out: str | os.PathLike[str] | None, resume: bool) -> Path | None:
 
 
 @contextmanager
-def _watching(show: bool | Watcher, epochs: int, batches: int | None) -> Iterator[Watcher]:
+def _watching(
+    show: bool | Watcher, epochs: int, batches: int | None, unit: str
+) -> Iterator[Watcher]:
     if isinstance(show, bool):
         if not show:
             yield Silent()
             return
-        with Display(epochs, batches) as display:
+        with Display(epochs, batches, unit) as display:
             yield display
     else:
         yield show

@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nets", default=",".join(NETS), help="names of zoo specs")
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--engine", default="reference", choices=("reference", "cpu"))
+    parser.add_argument("--engine", default="cpu", choices=("reference", "cpu"))
     parser.add_argument("--choose", action="store_true", help="hold out a part; never test")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--save", action="store_true", help=f"keep the runs in {RESULTS.name}")

@@ -25,7 +25,10 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="the run's folder; runs/NAME by default")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--weights", metavar="FILE", help="start from these, where they fit")
-    parser.add_argument("--engine", choices=tuple(ENGINES), default="reference")
+    parser.add_argument(
+        "--engine", choices=tuple(ENGINES),
+        help="cpu: compiled; reference: numpy, slow; by default compiled where ops have kernels",
+    )  # fmt: skip
     parser.add_argument(
         "--range-test", nargs="?", const="1e-6:10", metavar="LOW:HIGH",
         help="find a learning rate instead: train for a while with a growing one (1e-6:10)",

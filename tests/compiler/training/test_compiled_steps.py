@@ -46,3 +46,5 @@ def test_compiled_training_follows_the_reference(tmp_path, monkeypatch):
     )
     for name, array in reference.weights.items():
         np.testing.assert_allclose(ours.weights[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+    again = program.train(data, epochs=3, engine="cpu", show=False)
+    assert all(np.array_equal(array, again.weights[name]) for name, array in ours.weights.items())

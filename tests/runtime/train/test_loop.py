@@ -1,4 +1,4 @@
-"""Training end to end through the reference interpreter: bits, interruption, stopping, faults."""
+"""Training end to end: bits, interruption, stopping, faults; by both engines where bits count."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from tilth.program import SpecError, load
+from tilth.runtime import kernel_cache
 from tilth.runtime.data import ArrayDataset
 from tilth.runtime.train.checkpoints import LAST, load_checkpoint, read_checkpoint
 from tilth.runtime.train.confusion import read_confusion
@@ -84,6 +85,9 @@ class Interrupting(Silent):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+engines = pytest.mark.parametrize("engine", ["cpu", "reference"])
+
+
 def test_a_classifier_learns(spec):
     run = load(spec()).train(examples(), validate=examples(60, seed=1), show=False)
     assert run.reason == "epochs" and run.epochs == 4 and run.updates == 4 * 6
@@ -94,17 +98,21 @@ def test_a_classifier_learns(spec):
     assert np.mean(found.argmax(1) == examples()["label"]) > 0.95
 
 
-def test_the_same_seed_gives_the_same_bits(spec):
-    first, again = (load(spec()).train(examples(), show=False) for _ in range(2))
-    other = load(spec()).train(examples(), seed=1, show=False)
+@engines
+def test_the_same_seed_gives_the_same_bits(spec, engine):
+    how = {"engine": engine, "show": False}
+    first, again = (load(spec()).train(examples(), **how) for _ in range(2))
+    other = load(spec()).train(examples(), seed=1, **how)
     assert same(first.weights, again.weights)
     assert not same(first.weights, other.weights)
 
 
-def test_two_epochs_and_two_more_are_four(spec, tmp_path):
-    whole = load(spec()).train(examples(), out=tmp_path / "whole", show=False)
-    load(spec()).train(examples(), epochs=2, out=tmp_path / "parts", show=False)
-    parts = load(spec()).train(examples(), out=tmp_path / "parts", resume=True, show=False)
+@engines
+def test_two_epochs_and_two_more_are_four(spec, tmp_path, engine):
+    how = {"engine": engine, "show": False}
+    whole = load(spec()).train(examples(), out=tmp_path / "whole", **how)
+    load(spec()).train(examples(), epochs=2, out=tmp_path / "parts", **how)
+    parts = load(spec()).train(examples(), out=tmp_path / "parts", resume=True, **how)
     assert same(whole.weights, parts.weights)
     ends = [read_checkpoint(tmp_path / name / LAST) for name in ("whole", "parts")]
     assert same(ends[0].slots, ends[1].slots) and same(ends[0].weights, ends[1].weights)
@@ -113,17 +121,20 @@ def test_two_epochs_and_two_more_are_four(spec, tmp_path):
     assert values[0] == values[1]
 
 
+@engines
 @pytest.mark.parametrize("after", [1, 6, 9])
-def test_an_interrupted_run_goes_on_bit_for_bit(spec, tmp_path, after):
-    whole = load(spec()).train(examples(), show=False)
-    stopped = load(spec()).train(examples(), out=tmp_path / "run", show=Interrupting(after))
+def test_an_interrupted_run_goes_on_bit_for_bit(spec, tmp_path, after, engine):
+    how = {"engine": engine, "out": tmp_path / "run"}
+    whole = load(spec()).train(examples(), engine=engine, show=False)
+    stopped = load(spec()).train(examples(), show=Interrupting(after), **how)
     assert stopped.reason == "interrupted" and stopped.updates == after
-    rest = load(spec()).train(examples(), out=tmp_path / "run", resume=True, show=False)
+    rest = load(spec()).train(examples(), resume=True, show=False, **how)
     assert rest.reason == "epochs" and same(whole.weights, rest.weights)
 
 
-def test_a_killed_run_loses_at_most_what_came_after_its_checkpoint(spec, tmp_path):
-    whole = load(spec()).train(examples(), show=False)
+@engines
+def test_a_killed_run_loses_at_most_what_came_after_its_checkpoint(spec, tmp_path, engine):
+    whole = load(spec()).train(examples(), engine=engine, show=False)
     np.savez(tmp_path / "data.npz", **examples())
     code = (
         "import os, sys, tilth\nfrom tilth.training import Silent\n"
@@ -132,13 +143,15 @@ def test_a_killed_run_loses_at_most_what_came_after_its_checkpoint(spec, tmp_pat
         "    def step(self, *rest):\n"
         "        Dies.count += 1\n"
         "        if Dies.count == 15: os.kill(os.getpid(), 9)\n"
-        "tilth.load('tiny.yaml').train('data.npz', out='run', show=Dies())\n"
+        "how = {'out': 'run', 'engine': sys.argv[1], 'show': Dies()}\n"
+        "tilth.load('tiny.yaml').train('data.npz', **how)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    done = subprocess.run([sys.executable, "-c", code, engine], cwd=tmp_path, check=False)
     assert done.returncode == -9
     found = load_checkpoint(tmp_path / "run")
     assert found is not None and found.state["updates"] == 12
-    rest = load(spec()).train("data.npz", out=tmp_path / "run", resume=True, show=False)
+    how = {"engine": engine, "out": tmp_path / "run", "resume": True, "show": False}
+    rest = load(spec()).train("data.npz", **how)
     assert same(whole.weights, rest.weights)
 
 
@@ -319,6 +332,58 @@ def test_compiled_steps_give_what_the_reference_gives(spec):
     )
     for path, weight in reference.weights.items():
         np.testing.assert_allclose(compiled.weights[path], weight, rtol=1e-4, atol=1e-6)
+
+
+class Noting(Silent):
+    """Keeps the lines that are said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def test_what_has_no_kernel_is_trained_by_the_reference_and_that_is_said(spec):
+    text = SPEC.replace("    loss = ", "    u, s, v = svd(h)\n    loss = 0.01 * sum(s) + ")
+    noting = Noting()
+    run = load(spec(text)).train(examples(), epochs=2, show=noting)
+    by = load(spec(text)).train(examples(), epochs=2, engine="reference", show=False)
+    assert same(run.weights, by.weights)
+    (line,) = [line for line in noting.lines if "reference" in line]
+    assert "steps run in the reference interpreter" in line and "kernel for `svd`" in line
+    with pytest.raises(SpecError, match="no CPU kernel for `svd`"):
+        load(spec(text)).train(examples(), engine="cpu", show=False)
+
+
+def test_a_wait_for_kernels_is_said_once(spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("TILTH_CACHE", str(tmp_path / "kernels"))
+    monkeypatch.setattr(kernel_cache, "_loaded", {})  # what this process has met before
+    text = SPEC.partition(">> bn")[0] + "\n  y = h >> linear(3) as head\n  output y\n"
+    text += "train:\n  objective: mean(y * y)\n  batch: 16\n"
+    said = []
+    for _ in range(2):
+        noting = Noting()
+        load(spec(text)).train({"x": examples(16)["x"]}, epochs=1, show=noting)
+        said.append([line for line in noting.lines if line.startswith("compiling kernels")])
+    assert len(said[0]) == 1 and said[1] == []
+
+
+def test_what_has_kernels_is_compiled_without_being_asked_for(spec):
+    noting = Noting()
+    run = load(spec()).train(examples(), show=noting)
+    assert not any("reference" in line for line in noting.lines)
+    assert same(run.weights, load(spec()).train(examples(), engine="cpu", show=False).weights)
+
+
+def test_scheduled_drop_path_is_compiled(spec):
+    text = SPEC.replace(">> dropout(0.2)", ">> drop_path(0.3, ramp=10)").replace("adam", "sgd")
+    compiled, reference = (
+        load(spec(text)).train(examples(), engine=engine, epochs=2, show=False)
+        for engine in ("cpu", "reference")
+    )
+    for path, weight in reference.weights.items():
+        np.testing.assert_allclose(compiled.weights[path], weight, rtol=1e-3, atol=1e-5)
 
 
 # ---------------------------------------------------------------- the command

@@ -90,8 +90,8 @@ def test_a_step_keeps_to_its_budget(program, engine):
 def test_what_is_computed_again_gives_the_same_bits(program):
     data = examples(DEEP)
     free = memory_of(graph_of(*work(program(DEEP), data)))
-    plain = program(DEEP).train(data, show=False)
-    small = program(DEEP, memory=int(free * 0.5)).train(data, show=False)
+    plain = program(DEEP).train(data, engine="reference", show=False)
+    small = program(DEEP, memory=int(free * 0.5)).train(data, engine="reference", show=False)
     assert plain.weights.keys() == small.weights.keys()
     assert all(np.array_equal(plain.weights[path], small.weights[path]) for path in plain.weights)
 
@@ -121,12 +121,12 @@ def test_the_interpreter_needs_no_more_than_the_budget_says(program):
 def test_recurrences_are_computed_again_too(program):
     data = examples(RECURRENT)
     free = memory_of(graph_of(*work(program(RECURRENT), data)))
-    plain = program(RECURRENT).train(data, show=False)
+    plain = program(RECURRENT).train(data, engine="reference", show=False)
     small = program(RECURRENT, memory=int(0.82 * free))
     made, batch = work(small, data)
     assert memory_of(graph_of(made, batch)) <= 0.82 * free
     assert any(recompute for _, _, recompute in made.steps._graphs)
-    weights = small.train(data, show=False).weights
+    weights = small.train(data, engine="reference", show=False).weights
     for path, array in plain.weights.items():
         np.testing.assert_allclose(weights[path], array, rtol=1e-5, atol=1e-6)
 
@@ -134,9 +134,9 @@ def test_recurrences_are_computed_again_too(program):
 def test_too_small_a_budget_is_told_with_the_least_that_would_do(program):
     data = examples(DEEP)
     with pytest.raises(SpecError) as caught:
-        program(DEEP, memory="100kB").train(data, show=False)
+        program(DEEP, memory="100kB").train(data, engine="reference", show=False)
     text = str(caught.value)
     assert "error[E703]" in text and "more than the 0.1 MB allowed" in text
     least = float(re.search(r"needs ([\d.]+) MB at least", text)[1])
-    enough = program(DEEP, memory=int(least * 1.01e6)).train(data, show=False)
+    enough = program(DEEP, memory=int(least * 1.01e6)).train(data, engine="reference", show=False)
     assert enough.updates == 2
