@@ -44,14 +44,19 @@ def test_loss_gradients_weights_and_statistics_are_compared(problem):
     assert not again.graph.of_op("dropout"), "no two engines draw the same numbers"
 
 
-def test_errors_are_those_of_whole_vectors():
-    wanted = {"loss": np.ones(1), "gradient a": np.array([3.0, 4.0]), "gradient b": np.array([0.0]),
-              "weight a": np.ones(2)}  # fmt: skip
+def test_errors_are_those_of_the_worst_tensor():
+    wanted = {"loss": np.ones(1), "gradient a": np.array([3.0, 4.0]), "gradient b": np.array([0.1]),
+              "gradient zero": np.zeros(1), "weight a": np.ones(2)}  # fmt: skip
     assert step_error(wanted, wanted) == 0
-    assert step_error({**wanted, "gradient b": np.array([0.5])}, wanted) == pytest.approx(0.1)
+    # A small tensor that is wrong is not hidden by large ones that are right.
+    assert step_error({**wanted, "gradient b": np.array([0.2])}, wanted) == pytest.approx(1)
     assert step_error({**wanted, "loss": np.array([1.2])}, wanted) == pytest.approx(0.2)
     assert step_error({**wanted, "weight a": np.array([np.nan, 1])}, wanted) == np.inf
     assert step_error({**wanted, "gradient a": np.zeros(2)}, wanted) == pytest.approx(1.0)
+    # What is zero but for rounding is measured by the size that gradients have.
+    size = np.sqrt((25 + 0.01) / 4)
+    close = {**wanted, "gradient zero": np.full(1, 1e-6)}
+    assert step_error(close, wanted) == pytest.approx(1e-6 / (1e-3 * size))
 
 
 def test_the_reference_engine_agrees(problem):
