@@ -25,7 +25,11 @@ SIZES = {
     "nasnet": {"N": 1},
     "scnet": {"H": 128, "W": 128, "N": 1},
 }
-OPTIONS = {"nasnet": {"side": 67}, "garnet": {"states": 300}}
+OPTIONS = {
+    "nasnet": {"side": 67},
+    "garnet": {"states": 300},
+    "maze": {"rows": 20, "cols": 30},
+}
 
 # Inference turns `~` and factors into tensor ops; what it makes of them is tested with it.
 CASES = [
