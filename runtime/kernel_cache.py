@@ -209,13 +209,11 @@ def _store(root: Path, key: str, source: str, payload: bytes) -> None:
 
 def kernels(specs: Sequence[Any]) -> list[Kernel]:
     """Kernels for specs with ``name`` and ``source()``; missing ones compile in two processes."""
-    sources = {}
-    for spec in specs:
-        sources.setdefault(spec.name, spec.source())
-    missing = [(name, text) for name, text in sources.items() if not is_cached(name, text)]
+    pairs = [(spec.name, spec.source()) for spec in specs]
+    missing = [pair for pair in dict.fromkeys(pairs) if not is_cached(*pair)]
     if len(missing) >= PARALLEL_FROM:
         _compile_elsewhere(missing[1::2], lambda: [kernel(*pair) for pair in missing[::2]])
-    return [kernel(spec.name, sources[spec.name]) for spec in specs]
+    return [kernel(*pair) for pair in pairs]
 
 
 PARALLEL_FROM = 4

@@ -57,6 +57,23 @@ def test_a_damaged_file_counts_as_absent(tmp_path):
     assert run(tmp_path, 2) == "42 False"
 
 
+class Spec:
+    """What a plan's row knows of its kernel."""
+
+    name = "add"
+
+    def __init__(self, constant):
+        self.constant = constant
+
+    def source(self):
+        return ADD.format(constant=self.constant)
+
+
+def test_kernels_of_one_name_and_different_sources_are_two():
+    first, second, again = kernel_cache.kernels([Spec(2), Spec(3), Spec(2)])
+    assert first.address == again.address != second.address
+
+
 def start(folder, constant: int, **more: str) -> subprocess.Popen:
     environment = {**os.environ, "TILTH_CACHE": str(folder), **more}
     return subprocess.Popen(
