@@ -9,9 +9,11 @@ from .kernel_cache import kernel
 
 
 def main() -> None:
-    """Read ``[[name, source], ...]`` and compile each."""
-    for name, source in json.loads(sys.stdin.read()):
-        kernel(name, source)
+    """Ask for a kernel's ``[name, source, ...]`` with an empty line, compile it, ask again."""
+    print(flush=True)
+    for job in sys.stdin:
+        kernel(*json.loads(job))
+        print(flush=True)
 
 
 if __name__ == "__main__":

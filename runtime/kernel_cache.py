@@ -19,10 +19,11 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -34,7 +35,8 @@ from numba.core.runtime.nrt import rtsys as numba_runtime
 
 from .disk_cache import read_entry, write_entry, write_whole
 from .faults import RuntimeFault
-from .machine import cache_folder
+from .kernel_compiler import KernelCompiler
+from .machine import cache_folder, cores
 from .simd import lanes
 
 SIGNATURE = "void(int64, int64, int64)"
@@ -44,7 +46,7 @@ COMPILE: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 def _sources_digest() -> bytes:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    names = ("simd.py", "abi.py", "kernel_cache.py")
+    names = ("simd.py", "abi.py", "kernel_cache.py", "kernel_compiler.py")
     for path in [*(folder / name for name in names), *sorted(folder.glob("kernels/*.py"))]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
@@ -195,7 +197,11 @@ def compiled(key: str, source: str, signature: str = SIGNATURE, parallel: bool =
     module = ModuleType(f"tilth_kernels.{key}")
     sys.modules[module.__name__] = module
     exec(compile(source, str(_folder() / f"{key}.py"), "exec"), module.__dict__)
-    return numba.cfunc(signature, parallel=parallel, **COMPILE)(module.kernel)
+    if parallel:
+        # Asking starts the threads, whose symbols the code needs.
+        numba.get_num_threads()
+        return numba.cfunc(signature, parallel=True, **COMPILE)(module.kernel)
+    return numba.cfunc(signature, pipeline_class=KernelCompiler, **COMPILE)(module.kernel)
 
 
 def _store(root: Path, key: str, source: str, payload: bytes) -> None:
@@ -207,36 +213,66 @@ def _store(root: Path, key: str, source: str, payload: bytes) -> None:
 # ---------------------------------------------------------------- many kernels
 
 
-def kernels(specs: Sequence[Any]) -> list[Kernel]:
-    """Kernels for specs with ``name`` and ``source()``; missing ones compile in two processes."""
-    pairs = [(spec.name, spec.source()) for spec in specs]
-    missing = [pair for pair in dict.fromkeys(pairs) if not is_cached(*pair)]
-    if len(missing) >= PARALLEL_FROM:
-        _compile_elsewhere(missing[1::2], lambda: [kernel(*pair) for pair in missing[::2]])
-    return [kernel(*pair) for pair in pairs]
+Job = tuple[Any, ...]
+"""What :func:`kernel` takes: a name, a source and, where they are not the usual ones, the rest."""
 
 
-PARALLEL_FROM = 4
-"""Missing kernels from which a second process pays for its start."""
+def kernels(specs: Sequence[Any], more: Sequence[Job] = ()) -> list[Kernel]:
+    """Kernels of specs, which have ``name`` and ``source()``.
 
-
-def _compile_elsewhere(pairs: Sequence[tuple[str, str]], meanwhile: Callable[[], Any]) -> None:
-    """Compile into the cache in a fresh process while ``meanwhile`` runs here.
-
-    A helper that fails costs nothing but time: what it did not write is compiled here later.
+    Those that are not in the cache, and of ``more``, are compiled first, by several processes when
+    there are many.
     """
+    jobs = [(spec.name, spec.source()) for spec in specs]
+    missing = [job for job in dict.fromkeys([*more, *jobs]) if not is_cached(*job[:2])]
+    _compile_missing(missing)
+    return [kernel(*job) for job in jobs]
+
+
+EACH = 4
+"""Missing kernels a process, for which its start pays."""
+
+
+def _compile_missing(jobs: Sequence[Job]) -> None:
+    """Compile into the cache, in this process and in fresh ones that take what is next.
+
+    Long sources come first, so that all end at about the same time. A helper that fails costs
+    nothing but time: what it did not write is compiled here later.
+    """
+    waiting: SimpleQueue[Job] = SimpleQueue()
+    for job in sorted(jobs, key=_effort, reverse=True):
+        waiting.put(job)
+    helpers = [
+        threading.Thread(target=_feed_helper, args=(waiting,))
+        for _ in range(min(cores() - 1, len(jobs) // EACH))
+    ]
+    for helper in helpers:
+        helper.start()
+    try:
+        while True:
+            kernel(*waiting.get_nowait())
+    except Empty:
+        for helper in helpers:
+            helper.join()
+
+
+def _effort(job: Job) -> tuple[bool, int]:
+    """What orders jobs by their time, about: parallel ones, which are few, then the long ones."""
+    return len(job) > 2, len(job[1])
+
+
+def _feed_helper(waiting: SimpleQueue[Job]) -> None:
+    """Start a process and hand it one job after another, until none is left or it fails."""
     command = [sys.executable, "-m", f"{__package__}.compile_worker"]
     environment = os.environ | {"TILTH_CACHE": str(_root())}
-    worker = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    )
-    assert worker.stdin is not None
-    try:
-        with worker.stdin as pipe:
-            pipe.write(json.dumps(list(pairs)).encode())
-    except BrokenPipeError:
-        pass
-    try:
-        meanwhile()
-    finally:
-        worker.wait()
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(
+        command, **pipes, stderr=subprocess.DEVNULL, env=environment, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            while process.stdout.readline():  # it is ready for the next
+                process.stdin.write(json.dumps(waiting.get_nowait()) + "\n")
+                process.stdin.flush()
+        except (Empty, BrokenPipeError):
+            pass

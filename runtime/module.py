@@ -137,14 +137,14 @@ class Module:
     _pool: list[_Frame] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        from . import kernel_cache
+        from . import kernel_cache, walker
         from .machine import cores
 
         self.threads = self.threads or cores()
         self._lock = threading.Lock()
         self._in_flight = 0
         specs = [row.kernel for row in self.plan.rows if row.kernel is not None]
-        found = iter(kernel_cache.kernels(specs))
+        found = iter(kernel_cache.kernels(specs, [walker.job(self.threads > 1)]))
         self._kernels = [None if row.kernel is None else next(found) for row in self.plan.rows]
         self._loops = sum(row.kernel is None for row in self.plan.rows)
         self._packed = self._pack(self.weights, aligned(self.plan.weight_bytes))

@@ -69,18 +69,22 @@ def _pointer(builder: Any, address: Any, pointee: Any) -> Any:
 
 
 # ---------------------------------------------------------------- memory
+#
+# Functions of memory take a byte address and may take an offset to it as a last argument: what
+# Numba need not see as an addition of its own compiles sooner.
 
 
 def _vector_load(count: int, bits: int) -> Any:
     kind = VectorType(bits, count)
 
     @intrinsic
-    def load(typingctx: Any, address: Any) -> Any:
+    def load(typingctx: Any, address: Any, offset: Any = 0) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             value = context.get_value_type(kind)
-            return builder.load(_pointer(builder, args[0], value), align=4)
+            at = builder.add(*args)
+            return builder.load(_pointer(builder, at, value), align=4)
 
-        return kind(types.int64), codegen
+        return kind(types.int64, types.int64), codegen
 
     return load
 
@@ -90,27 +94,29 @@ load2d, load4d, load8d, load16d = (_vector_load(count, 64) for count in (2, 4, 8
 
 
 @intrinsic
-def store(typingctx: Any, address: Any, vector: Any) -> Any:
+def store(typingctx: Any, address: Any, vector: Any, offset: Any = 0) -> Any:
     """Write a vector at a byte address."""
     if not isinstance(vector, VectorType):
         return None
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         value = context.get_value_type(vector)
-        builder.store(args[1], _pointer(builder, args[0], value), align=4)
+        at = builder.add(args[0], args[2])
+        builder.store(args[1], _pointer(builder, at, value), align=4)
         return context.get_dummy_value()
 
-    return types.void(types.int64, vector), codegen
+    return types.void(types.int64, vector, types.int64), codegen
 
 
 def _scalar_load(kind: Any, size: int) -> Any:
     @intrinsic
-    def load(typingctx: Any, address: Any) -> Any:
+    def load(typingctx: Any, address: Any, offset: Any = 0) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             value = context.get_value_type(kind)
-            return builder.load(_pointer(builder, args[0], value), align=size)
+            at = builder.add(*args)
+            return builder.load(_pointer(builder, at, value), align=size)
 
-        return kind(types.int64), codegen
+        return kind(types.int64, types.int64), codegen
 
     return load
 
@@ -148,17 +154,18 @@ store_u8 = _scalar_store(types.uint8, 1)
 
 def _prefetch(locality: int) -> Any:
     @intrinsic
-    def prefetch(typingctx: Any, address: Any) -> Any:
+    def prefetch(typingctx: Any, address: Any, offset: Any = 0) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             byte = ir.IntType(8).as_pointer()
             number = ir.IntType(32)
             kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
             function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
             constants = [ir.Constant(number, x) for x in (0, locality, 1)]
-            builder.call(function, [builder.inttoptr(args[0], byte), *constants])
+            at = builder.add(*args)
+            builder.call(function, [builder.inttoptr(at, byte), *constants])
             return context.get_dummy_value()
 
-        return types.void(types.int64), codegen
+        return types.void(types.int64, types.int64), codegen
 
     return prefetch
 
@@ -190,6 +197,22 @@ def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
     return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), mask)
 
 
+def _spread_from(count: int) -> Any:
+    kind = VectorType(32, count)
+
+    @intrinsic
+    def spread_from(typingctx: Any, address: Any, offset: Any = 0) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            at = builder.add(*args)
+            value = builder.load(_pointer(builder, at, FLOAT[32]), align=4)
+            return _splat(builder, value, context.get_value_type(kind))
+
+        return kind(types.int64, types.int64), codegen
+
+    return spread_from
+
+
+spread_from4, spread_from8, spread_from16 = (_spread_from(count) for count in (4, 8, 16))
 spread4, spread8, spread16 = (_broadcast(count, 32) for count in (4, 8, 16))
 spread2d, spread4d, spread8d, spread16d = (_broadcast(count, 64) for count in (2, 4, 8, 16))
 

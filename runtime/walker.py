@@ -26,7 +26,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .kernel_cache import Kernel, kernel
+from .kernel_cache import Job, Kernel, kernel
 
 LINE = 16
 """Words between counters that different threads write: two cache lines, which are fetched as one.
@@ -80,12 +80,20 @@ def _walker(parallel: bool) -> _Walker:
     # Asking starts the threads, whose symbols the parallel walker needs; the answer is the pool's
     # size: a team may be larger, then some members run after others.
     most = numba.get_num_threads()
-    count = 7 if parallel else 4
-    signature = f"void({', '.join(['int64'] * count)})"
-    name, source = ("walk_parallel", PARALLEL) if parallel else ("walk_serial", SERIAL)
-    code = kernel(name, source, signature, parallel)
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(code.address)
+    code = kernel(*job(parallel))
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * _words(parallel))(code.address)
     return _Walker(code, call, most)
+
+
+def job(parallel: bool) -> Job:
+    """A walker as a kernel to be compiled."""
+    signature = f"void({', '.join(['int64'] * _words(parallel))})"
+    name, source = ("walk_parallel", PARALLEL) if parallel else ("walk_serial", SERIAL)
+    return name, source, signature, parallel
+
+
+def _words(parallel: bool) -> int:
+    return 7 if parallel else 4
 
 
 def wake() -> None:

@@ -75,15 +75,15 @@ class MomentsKernel:
             *_HEAD,
             f"    for lane in range(0, 64, {wide}):",
             "        start = x + block * x_block + first * 64 + lane",
-            *_summed("a = a + load(at)", "b = b + load(at + 64)"),
+            *_summed("a = a + load(at)", "b = b + load(at, 64)"),
             "        mean = (a + b) * spread(float32(1.0 / count))",
             *_summed(
                 "gap = load(at) - mean; a = fma(gap, gap, a)",
-                "gap = load(at + 64) - mean; b = fma(gap, gap, b)",
+                "gap = load(at, 64) - mean; b = fma(gap, gap, b)",
             ),
             "        to = y + task * 128 + lane",
             "        store(to, mean)",
-            "        store(to + 64, a + b)",
+            "        store(to, a + b, 64)",
         ]
         return "\n".join(lines) + "\n"
 
@@ -129,8 +129,8 @@ class StatisticsKernel:
             '"""Statistics of a batch from the moments of its runs."""',
             *_imports(self.width),
             *tile.words(STATISTIC_WORDS),
-            f"    small = load_f64(row + {eps})",
-            f"    fresh = load_f64(row + {momentum})",
+            f"    small = load_f64(row, {eps})",
+            f"    fresh = load_f64(row, {momentum})",
             "    for lane in range(16):",
             "        at = x + task * runs * 128 + lane * 4",
             "        average = 0.0",
@@ -139,7 +139,7 @@ class StatisticsKernel:
             "        for _ in range(runs):",
             f"            count = min(pixels - done, {RUN})",
             "            gap = load_f32(at) * 1.0 - average",
-            "            squares += load_f32(at + 64) + gap * gap * done * count / (done + count)",
+            "            squares += load_f32(at, 64) + gap * gap * done * count / (done + count)",
             "            average += gap * count / (done + count)",
             "            done += count",
             "            at += 128",
@@ -257,8 +257,8 @@ class NormaliseKernel:
 def _bounds(names: list[str]) -> list[str]:
     low, high = (8 * names.index(name) for name in ("low_bits", "high_bits"))
     return [
-        f"    low = spread(float32(load_f64(row + {low})))",
-        f"    high = spread(float32(load_f64(row + {high})))",
+        f"    low = spread(float32(load_f64(row, {low})))",
+        f"    high = spread(float32(load_f64(row, {high})))",
     ]
 
 
@@ -312,7 +312,7 @@ class BackwardSumsKernel:
             *_moves(self.mask),
             "        to = y + task * 128 + lane",
             "        store(to, whole)",
-            "        store(to + 64, along * load(inv_std + block * 64 + lane))",
+            "        store(to, along * load(inv_std + block * 64 + lane), 64)",
         ]
         return "\n".join(lines) + "\n"
 
@@ -382,7 +382,7 @@ class SlopesKernel:
             "        along = 0.0",
             "        for _ in range(runs):",
             "            whole += load_f32(at)",
-            "            along += load_f32(at + 64)",
+            "            along += load_f32(at, 64)",
             "            at += 128",
             "        here = task * 16 + lane",
             "        to = slopes + task * 192 + lane * 4",
@@ -479,7 +479,7 @@ class ChannelSumsKernel:
             *_HEAD,
             f"    for lane in range(0, 64, {self.width * 4}):",
             "        start = x + block * x_block + first * 64 + lane",
-            *_summed("a = a + load(at)", "b = b + load(at + 64)"),
+            *_summed("a = a + load(at)", "b = b + load(at, 64)"),
             "        store(y + task * 64 + lane, a + b)",
         ]
         return "\n".join(lines) + "\n"

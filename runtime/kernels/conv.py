@@ -79,8 +79,8 @@ class ConvKernel:
 
     def _places(self) -> list[str]:
         return [
-            f"    low = spread(float32(load_f64(row + {8 * WORDS.index('low_bits')})))",
-            f"    high = spread(float32(load_f64(row + {8 * WORDS.index('high_bits')})))",
+            f"    low = spread(float32(load_f64(row, {8 * WORDS.index('low_bits')})))",
+            f"    high = spread(float32(load_f64(row, {8 * WORDS.index('high_bits')})))",
             "    zero = spread(float32(0.0))",
             "    group = task % panel_groups",
             "    band = (task // panel_groups) % bands",
@@ -102,20 +102,20 @@ class ConvKernel:
         wide = self.width * 4
         body = []
         for v in range(parts):
-            body.append(f"                        value = load(at + {v * wide})")
+            body.append(f"                        value = load(at, {v * wide})")
             if self.stage == "prologue":
                 body.append(f"                        value = vmax(fma(value, s{v}, t{v}), floor)")
-            body.append(f"                        store(to + {v * wide}, value)")
+            body.append(f"                        store(to, value, {v * wide})")
         factors = []
         if self.stage == "prologue":
             for v in range(parts):
-                factors.append(f"        s{v} = load(scale + block * 64 + {v * wide})")
-                factors.append(f"        t{v} = load(shift + block * 64 + {v * wide})")
-        clear = [f"store(to + {v * wide}, zero)" for v in range(parts)]
+                factors.append(f"        s{v} = load(scale + block * 64, {v * wide})")
+                factors.append(f"        t{v} = load(shift + block * 64, {v * wide})")
+        clear = [f"store(to, zero, {v * wide})" for v in range(parts)]
         floor = []
         if self.stage == "prologue":
             word = 8 * WORDS.index("prologue_low")
-            floor = [f"    floor = spread(float32(load_f64(row + {word})))"]
+            floor = [f"    floor = spread(float32(load_f64(row, {word})))"]
         return [
             *floor,
             "    here = scratch + slot * scratch_slot",
@@ -174,7 +174,7 @@ class ConvKernel:
     def _loops(self) -> list[str]:
         regs = self.blocks * tile.vectors(self.width)
         wide = self.width * 4
-        bias = [f"            i{v} = load(bias + panel * {self.blocks * 64} + {v * wide})"
+        bias = [f"            i{v} = load(bias + panel * {self.blocks * 64}, {v * wide})"
                 for v in range(regs)]  # fmt: skip
         sums = f"sums + ((line - first_row) * tiles + number) * {self.pixels * self.blocks * 64}"
         return [
@@ -219,7 +219,7 @@ class ConvKernel:
             "                            ahead = min(ahead - end + begin, t)",
             "                        at += load_i64(table + 8 * ahead)",
             *[
-                f"                        prefetch_l1(at + {p * self.step})"
+                f"                        prefetch_l1(at, {p * self.step})"
                 for p in range(self.pixels)
             ],
             "                        count = length if t < full_chunks else tail",
@@ -237,7 +237,7 @@ class ConvKernel:
             count = tile.UNROLL if "//" in turns else 1
             rows.append(f"                    for _ in range({turns}):")
             for n in range(count):
-                rows.append(f"                        xp = xb + load_i64(at + {8 * n})")
+                rows.append(f"                        xp = xb + load_i64(at, {8 * n})")
                 rows += ["                        " + code for code in once]
             rows.append(f"                        at += {8 * count}")
         return rows
@@ -249,7 +249,7 @@ class ConvKernel:
         if not self.deep:
             return rows
         loads = [
-            f"                        {name} = load(place + {i * self.width * 4})"
+            f"                        {name} = load(place, {i * self.width * 4})"
             for i, (_, _, name) in enumerate(tile.accumulators(*tile_args))
         ]
         return [*rows, "                    if begin > 0:",
@@ -266,7 +266,7 @@ class ConvKernel:
             return rows
         names = tile.accumulators(self.pixels, self.blocks, self.width)
         stores = [
-            f"                        store(place + {i * self.width * 4}, {name})"
+            f"                        store(place, {name}, {i * self.width * 4})"
             for i, (_, _, name) in enumerate(names)
         ]
         return [
@@ -297,14 +297,16 @@ class ConvKernel:
             rows.append(f"                if panel * {self.blocks} + {k} < blocks_out:")
             rows.append(f"                    to = {at}")
             rows.append("                    if residual != 0:")
+            rows.append("                        beside = residual + to")
             for p in range(self.pixels):
                 for v in range(parts):
                     name = f"a{p}_{k * parts + v}"
                     rows.append(f"                        {name} = {name} + "
-                                f"load(residual + to + {p * 64 + v * wide})")  # fmt: skip
+                                f"load(beside, {p * 64 + v * wide})")  # fmt: skip
+            rows.append("                    out = y + to")
             for p in range(self.pixels):
                 for v in range(parts):
                     name = f"a{p}_{k * parts + v}"
-                    rows.append(f"                    store(y + to + {p * 64 + v * wide}, "
-                                f"vmin(vmax({name}, low), high))")  # fmt: skip
+                    rows.append(f"                    store(out, vmin(vmax({name}, low), high), "
+                                f"{p * 64 + v * wide})")  # fmt: skip
         return rows

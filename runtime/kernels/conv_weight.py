@@ -104,8 +104,8 @@ class ConvWeightKernel:
     def _blocked(self) -> list[str]:
         parts = tile.vectors(self.width)
         wide = self.width * 4
-        clear = [f"store(to + {v * wide}, zero)" for v in range(parts)]
-        copy = [f"store(to + {v * wide}, load(at + {v * wide}))" for v in range(parts)]
+        clear = [f"store(to, zero, {v * wide})" for v in range(parts)]
+        copy = [f"store(to, load(at, {v * wide}), {v * wide})" for v in range(parts)]
         return [
             "            to = here + (image - first_image) * stage_image",
             "            for block in range(blocks_in):",
@@ -157,12 +157,12 @@ class ConvWeightKernel:
             f"            beside = d_block if panel * {blocks} + 1 < blocks_out else 0",
             "            for number in range(tiles):",
             f"                offsets = table + number * {8 * rows}",
-            *[f"                o{r} = load_i64(offsets + {8 * r})" for r in range(rows)],
+            *[f"                o{r} = load_i64(offsets, {8 * r})" for r in range(rows)],
             f"                place = sums + number * {size}",
             "                if chunk == first_chunk:",
             *[f"                    {name} = zero" for _, _, name in sums],
             "                else:",
-            *[f"                    {name} = load(place + {i * self.width * 4})"
+            *[f"                    {name} = load(place, {i * self.width * 4})"
               for i, (_, _, name) in enumerate(sums)],
             "                for image in range(last_image - first_image):",
             "                    for line in range(first_row, last_row):",
@@ -170,7 +170,7 @@ class ConvWeightKernel:
             "                        xp += (line - first_row) * x_line",
             "                        dp = cotangent + image * d_image + line * columns * 64",
             *self._line(),
-            *[f"                store(place + {i * self.width * 4}, {name})"
+            *[f"                store(place, {name}, {i * self.width * 4})"
               for i, (_, _, name) in enumerate(sums)],
         ]  # fmt: skip
 
@@ -181,9 +181,9 @@ class ConvWeightKernel:
         body = []
         for k in range(blocks):
             at = "dp + beside" if k else "dp"
-            body += [f"d{k * parts + v} = load({at} + {v * wide})" for v in range(parts)]
+            body += [f"d{k * parts + v} = load({at}, {v * wide})" for v in range(parts)]
         for r in range(rows):
-            body.append(f"b = spread(load_f32(xp + o{r}))")
+            body.append(f"b = spread_from(xp + o{r})")
             body += [f"a{r}_{v} = fma(b, d{v}, a{r}_{v})" for v in range(blocks * parts)]
         return [
             f"                        for _ in range({count}):",
@@ -240,10 +240,10 @@ class WeightSumKernel:
             "    target = y + block * 16 * output_step",
             "    for line in range(first, last):",
             "        at = source + line * panel_blocks * 64",
-            *[f"        a{v} = load(at + {v * wide})" for v in range(parts)],
+            *[f"        a{v} = load(at, {v * wide})" for v in range(parts)],
             "        for _ in range(1, splits):",
             "            at += split_bytes",
-            *[f"            a{v} = a{v} + load(at + {v * wide})" for v in range(parts)],
+            *[f"            a{v} = a{v} + load(at, {v * wide})" for v in range(parts)],
             "        to = target + load_i64(table + 8 * line)",
         ]
         for v in range(parts):

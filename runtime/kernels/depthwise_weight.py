@@ -38,7 +38,7 @@ class DepthwiseWeightKernel:
         parts, wide = tile.vectors(self.width), self.width * 4
         sums = [(j, v) for j in range(self.taps) for v in range(parts)]
         clear = [
-            f"        store(sums + tap * 64 + {v * wide}, spread(float32(0.0)))"
+            f"        store(sums + tap * 64, spread(float32(0.0)), {v * wide})"
             for v in range(parts)
         ]
         lines = [
@@ -70,7 +70,7 @@ class DepthwiseWeightKernel:
             "                if level < 0 or level >= height:",
             "                    continue",
             f"                place = sums + i * {self.taps * 64}",
-            *[f"                a{j}_{v} = load(place + {j * 64 + v * wide})" for j, v in sums],
+            *[f"                a{j}_{v} = load(place, {j * 64 + v * wide})" for j, v in sums],
             "                above = source + (level * width - pad_left) * 64",
             "                beside = slopes + line * columns * 64",
             "                for column in range(left):",
@@ -78,14 +78,14 @@ class DepthwiseWeightKernel:
             f"                xp = above + left * {self.stride * 64}",
             "                dp = beside + left * 64",
             "                for _ in range(left, right):",
-            *[f"                    d{v} = load(dp + {v * wide})" for v in range(parts)],
-            *[f"                    a{j}_{v} = fma(load(xp + {j * self.dilation * 64 + v * wide}), "
+            *[f"                    d{v} = load(dp, {v * wide})" for v in range(parts)],
+            *[f"                    a{j}_{v} = fma(load(xp, {j * self.dilation * 64 + v * wide}), "
               f"d{v}, a{j}_{v})" for j, v in sums],
             f"                    xp += {self.stride * 64}",
             "                    dp += 64",
             "                for column in range(right, columns):",
             *self._edge(),
-            *[f"                store(place + {j * 64 + v * wide}, a{j}_{v})" for j, v in sums],
+            *[f"                store(place, a{j}_{v}, {j * 64 + v * wide})" for j, v in sums],
         ]  # fmt: skip
         return "\n".join(lines) + "\n"
 
@@ -97,8 +97,8 @@ class DepthwiseWeightKernel:
             rows.append(f"if start + {j * self.dilation} >= 0 and "
                         f"start + {j * self.dilation} < width:")  # fmt: skip
             rows.append(f"    at = above + column * {self.stride * 64} + {j * self.dilation * 64}")
-            rows += [f"    a{j}_{v} = fma(load(at + {v * wide}), "
-                     f"load(beside + column * 64 + {v * wide}), a{j}_{v})"
+            rows += [f"    a{j}_{v} = fma(load(at, {v * wide}), "
+                     f"load(beside + column * 64, {v * wide}), a{j}_{v})"
                      for v in range(parts)]  # fmt: skip
         return ["                    " + line for line in rows]
 

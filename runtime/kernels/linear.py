@@ -103,7 +103,7 @@ class LinearKernel:
         regs = self.blocks * tile.vectors(self.width)
         wide = self.width * 4
         low, high = (8 * WORDS.index(name) for name in ("low_bits", "high_bits"))
-        bias = [f"    i{v} = load(bias + panel * {self.blocks * 64} + {v * wide})"
+        bias = [f"    i{v} = load(bias + panel * {self.blocks * 64}, {v * wide})"
                 for v in range(regs)]  # fmt: skip
         lines = [
             f'"""Dense layer, {self.rows} rows x {self.blocks} blocks."""',
@@ -111,15 +111,15 @@ class LinearKernel:
             "from tilth.runtime.kernels.masks import load_first"
             f"{self.width} as load_first, store_first",
             "from tilth.runtime.simd import (",
-            f"    fma, load_f32, load_f64, load_i64, vmax, vmin, load{self.width} as load,",
-            f"    spread{self.width} as spread,",
+            f"    fma, load_f64, load_i64, vmax, vmin, load{self.width} as load,",
+            f"    spread{self.width} as spread, spread_from{self.width} as spread_from,",
             ")",
             "",
             "",
             "def kernel(row, task, slot):",
             *tile.words(WORDS),
-            f"    low = spread(float32(load_f64(row + {low})))",
-            f"    high = spread(float32(load_f64(row + {high})))",
+            f"    low = spread(float32(load_f64(row, {low})))",
+            f"    high = spread(float32(load_f64(row, {high})))",
             "    panel = task // row_groups",
             "    first = task % row_groups * group_rows",
             "    last = min(first + group_rows, rows)",
@@ -141,10 +141,10 @@ class LinearKernel:
         pad = " " * indent
         regs = self.blocks * tile.vectors(self.width)
         rows = [f"{pad}for _ in range({count}):"]
-        rows += [f"{pad}    w{v} = load(wp + {v * self.width * 4})" for v in range(regs)]
+        rows += [f"{pad}    w{v} = load(wp, {v * self.width * 4})" for v in range(regs)]
         for p in range(self.rows):
             at = f"xp + step{p}" if p else "xp"
-            rows.append(f"{pad}    b = spread(load_f32({at}))")
+            rows.append(f"{pad}    b = spread_from({at})")
             rows += [f"{pad}    a{p}_{v} = fma(b, w{v}, a{p}_{v})" for v in range(regs)]
         return [*rows, f"{pad}    wp += {self.blocks * 64}", f"{pad}    xp += 4"]
 

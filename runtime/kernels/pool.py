@@ -36,11 +36,11 @@ class PoolKernel:
         """The kernel's Python source."""
         w = self.window
         ahead, together, alone = ['start = spread(float32(float("-inf")))'], [], []
-        tap, finish = "{a} = maximum({x}, {a})", ["store(y + {to}, {a})"]
+        tap, finish = "{a} = maximum({x}, {a})", ["store(y, {a}, {to})"]
         if self.kind != "max":
             ahead = ["start = spread(float32(0.0))", *self._divisor(w)]
             tap = "{a} = {a} + {x}"
-            finish = ["store(y + {to}, {a} / divisor)"]
+            finish = ["store(y, {a} / divisor, {to})"]
             together, alone = ["divisor = full"], self._divisor_alone()
         lines = [
             f'"""Pooling ({self.kind}), {w.taps} taps a row, stride {w.stride}."""',
@@ -196,7 +196,7 @@ class GlobalPoolKernel:
             "                b = a",
             "                for _ in range(done, last - 1, 2):",
             "                    a = a + load(at)",
-            "                    b = b + load(at + 64)",
+            "                    b = b + load(at, 64)",
             "                    at += 128",
             "                if (last - done) % 2 == 1:",
             "                    a = a + load(at)",

@@ -32,7 +32,7 @@ class MaxPoolBackwardKernel:
     def source(self) -> str:
         """The kernel's Python source."""
         wide = self.width * 4
-        clear = [f"        store(at + {v * wide}, zero)" for v in range(tile.vectors(self.width))]
+        clear = [f"        store(at, zero, {v * wide})" for v in range(tile.vectors(self.width))]
         lines = [
             '"""Cotangents of maxima to where they stood."""',
             "from numba import float32, int64",
@@ -129,15 +129,15 @@ class SpreadKernel:
             "        for _ in range(columns):",
             *[f"            a{v} = zero" for v in parts],
             "            if filled and turn == 0 and left > 0:",
-            *[f"                a{v} = load(at + {v * wide})" for v in parts],
+            *[f"                a{v} = load(at, {v * wide})" for v in parts],
             "                at += 64",
             "                left -= 1",
             "            turn += 1",
             "            if turn == stride_x:",
             "                turn = 0",
             "            if residual != 0:",
-            *[f"                a{v} = a{v} + load(beside + {v * wide})" for v in parts],
-            *[f"            store(to + {v * wide}, a{v})" for v in parts],
+            *[f"                a{v} = a{v} + load(beside, {v * wide})" for v in parts],
+            *[f"            store(to, a{v}, {v * wide})" for v in parts],
             "            beside += 64",
             "            to += 64",
         ]

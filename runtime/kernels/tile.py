@@ -61,9 +61,9 @@ def multiply(
 def channel(pixels: int, blocks: int, width: int, step: str) -> list[str]:
     """The products of one channel at ``xp`` by ``wp``, which go on to the next."""
     regs = blocks * vectors(width)
-    rows = [f"w{v} = load(wp + {v * width * 4})" for v in range(regs)]
+    rows = [f"w{v} = load(wp, {v * width * 4})" for v in range(regs)]
     for p in range(pixels):
-        rows.append(f"b = spread(load_f32(xp + {_times(p, step)}))")
+        rows.append(f"b = spread_from(xp, {_times(p, step)})")
         rows += [f"a{p}_{v} = fma(b, w{v}, a{p}_{v})" for v in range(regs)]
     return [*rows, f"wp += {blocks * BLOCK * 4}", "xp += 4"]
 
@@ -79,7 +79,7 @@ def header(width: int) -> list[str]:
         "from tilth.runtime.simd import (",
         "    fma, load_f32, load_f64, load_i64, prefetch_l1, prefetch_l2, store, store_f32,",
         "    vmax, vmin,",
-        f"    load{width} as load, spread{width} as spread,",
+        f"    load{width} as load, spread{width} as spread, spread_from{width} as spread_from,",
         ")",
         "",
         "",
@@ -89,4 +89,4 @@ def header(width: int) -> list[str]:
 def words(names: list[str], indent: int = 4) -> list[str]:
     """Statements that read the row's words into local names, in order."""
     pad = " " * indent
-    return [f"{pad}{name} = load_i64(row + {8 * place})" for place, name in enumerate(names)]
+    return [f"{pad}{name} = load_i64(row, {8 * place})" for place, name in enumerate(names)]

@@ -130,7 +130,7 @@ def _tile(window: Window, tap: str, finish: list[str], together: list[str]) -> l
             offset = p * window.stride + kx * window.dilation
             if offset not in loaded:
                 loaded.add(offset)
-                rows.append(f"    x{offset} = load(xp + {offset * 64})")
+                rows.append(f"    x{offset} = load(xp, {offset * 64})")
             code = tap.format(a=f"a{p}", x=f"x{offset}", w=f"wp + {kx * 64}")
             rows.append("    " + code)
     rows += together

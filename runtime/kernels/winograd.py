@@ -81,7 +81,7 @@ def input_transform(width: int) -> list[str]:
         body.append(f"        here = {start}")
         for v in range(tile.vectors(width)):
             lane = v * wide
-            body += [f"        d{i} = load(here + {i} * {line} + {lane})" for i in range(6)]
+            body += [f"        d{i} = load(here + {i} * {line}, {lane})" for i in range(6)]
             body += [
                 "        p = fma(minus4, d2, d4)",
                 "        q = fma(minus4, d1, d3)",
@@ -92,9 +92,9 @@ def input_transform(width: int) -> list[str]:
             ]
             values = ["e0", "p + q", "p - q", "r + s", "r - s", "e5"]
             for i, value in enumerate(values):
-                body.append(f"        store({target} + {spot.format(i=i)} + {lane}, {value})")
+                body.append(f"        store({target} + {spot.format(i=i)}, {value}, {lane})")
     return [
-        '@njit(error_model="numpy")',
+        "@part",
         "def transform_input(at, line, work, to, position):",
         *_constants(),
         *body,
@@ -126,7 +126,7 @@ class WinogradKernel:
         lines = [
             f'"""Winograd F(4x4, 3x3), {self.pixels} tiles x {self.blocks} blocks."""',
             *tile.header(self.width),
-            "from numba import njit",
+            "from tilth.runtime.kernel_compiler import part",
             "",
             "",
             *input_transform(self.width),
@@ -155,7 +155,7 @@ class WinogradKernel:
             body.append(f"        here = {source}")
             for v in range(self._parts):
                 lane = v * wide
-                body += [f"        m{i} = load(here + {i} * {step} + {lane})" for i in range(6)]
+                body += [f"        m{i} = load(here + {i} * {step}, {lane})" for i in range(6)]
                 body += [
                     "        s1 = m1 + m2",
                     "        s2 = m1 - m2",
@@ -167,9 +167,9 @@ class WinogradKernel:
                     "fma(eight, s4, s2) + m5",
                 ]  # fmt: skip
                 for i, value in enumerate(values):
-                    body.append(f"        store({target} + {spot.format(i=i)} + {lane}, {value})")
+                    body.append(f"        store({target} + {spot.format(i=i)}, {value}, {lane})")
         return [
-            '@njit(error_model="numpy")',
+            "@part",
             "def transform_output(at, position, work, to):",
             *_constants(),
             *body,
@@ -180,8 +180,8 @@ class WinogradKernel:
     def _places(self) -> list[str]:
         per_tile = tile.BLOCK * 4
         return [
-            f"    low = spread(float32(load_f64(row + {8 * WORDS.index('low_bits')})))",
-            f"    high = spread(float32(load_f64(row + {8 * WORDS.index('high_bits')})))",
+            f"    low = spread(float32(load_f64(row, {8 * WORDS.index('low_bits')})))",
+            f"    high = spread(float32(load_f64(row, {8 * WORDS.index('high_bits')})))",
             "    zero = spread(float32(0.0))",
             "    group = task % panel_groups",
             "    first_tile = (task // panel_groups) * band_tiles",
@@ -201,11 +201,11 @@ class WinogradKernel:
         ]
 
     def _transform_inputs(self) -> list[str]:
-        clear = [f"                        store(to + {v * self.width * 4}, zero)"
+        clear = [f"                        store(to, zero, {v * self.width * 4})"
                  for v in range(self._parts)]  # fmt: skip
         copy = [
             f"                        store(to + {v * self.width * 4}, "
-            f"load(at + {v * self.width * 4}))"
+            f"load(at, {v * self.width * 4}))"
             for v in range(self._parts)
         ]
         return [
@@ -281,7 +281,7 @@ class WinogradKernel:
         ]
         for v in range(self._parts):
             lane = v * self.width * 4
-            rows.append(f"                bias{v} = load(bias + out * 64 + {lane})")
+            rows.append(f"                bias{v} = load(bias + out * 64, {lane})")
         rows += [
             *_first_tile(16),
             "                for number in range(count):",
@@ -300,10 +300,10 @@ class WinogradKernel:
         for v in range(self._parts):
             lane = v * self.width * 4
             rows += [
-                f"                            value = load(at + {lane}) + bias{v}",
+                f"                            value = load(at, {lane}) + bias{v}",
                 "                            if residual != 0:",
-                f"                                value = value + load(residual + to + {lane})",
-                f"                            store(y + to + {lane}, vmin(vmax(value, low), high))",
+                f"                                value = value + load(residual + to, {lane})",
+                f"                            store(y + to, vmin(vmax(value, low), high), {lane})",
             ]
         rows += ["                            at += 64", "                            to += 64"]
         return rows + _next_tile(20)

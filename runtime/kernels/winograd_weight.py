@@ -48,7 +48,7 @@ class TileTransformKernel:
         lines = [
             f'"""Winograd tiles of {self.of}s."""',
             *tile.header(self.width),
-            "from numba import njit",
+            "from tilth.runtime.kernel_compiler import part",
             "",
             "",
             *transform,
@@ -75,13 +75,10 @@ class TileTransformKernel:
             f"                for i in range(top, top + {size}):",
             f"                    for j in range(left, left + {size}):",
             "                        if i < 0 or j < 0 or i >= height or j >= width:",
-            *[f"                            store(to + {lane}, zero)" for lane in parts],
+            *[f"                            store(to, zero, {lane})" for lane in parts],
             "                        else:",
             "                            at = plane + (i * width + j) * 64",
-            *[
-                f"                            store(to + {lane}, load(at + {lane}))"
-                for lane in parts
-            ],
+            *[f"                            store(to, load(at, {lane}), {lane})" for lane in parts],
             "                        to += 64",
             f"                transform_input(patch, {size * 64}, work, goal, position)",
             "            goal += 64",
@@ -100,7 +97,7 @@ def slope_transform(width: int) -> list[str]:
         step = "line" if target == "work" else "64"
         body += [f"    for j in range({count}):", f"        here = {start}"]
         for lane in range(0, 64, width * 4):
-            body += [f"        d{i} = load(here + {i} * {step} + {lane})" for i in range(4)]
+            body += [f"        d{i} = load(here + {i} * {step}, {lane})" for i in range(4)]
             body += [
                 "        p = d0 + d2",
                 "        q = d1 + d3",
@@ -108,10 +105,10 @@ def slope_transform(width: int) -> list[str]:
                 "        s = fma(eight, d3, two * d1)",
             ]
             for i, value in enumerate(("d0", "p + q", "p - q", "r + s", "r - s", "d3")):
-                body.append(f"        store({target} + {spot.format(i=i)} + {lane}, {value})")
+                body.append(f"        store({target} + {spot.format(i=i)}, {value}, {lane})")
     values = {"two": 2, "four": 4, "eight": 8}
     return [
-        '@njit(error_model="numpy")',
+        "@part",
         "def transform_input(at, line, work, to, position):",
         *[f"    {name} = spread(float32({x}.0))" for name, x in values.items()],
         *body,
@@ -193,9 +190,9 @@ class WeightProductKernel:
             body = []
             for k in range(wide):
                 at = "dp + beside" if k else "dp"
-                body += [f"d{k * parts + v} = load({at} + {v * step})" for v in range(parts)]
+                body += [f"d{k * parts + v} = load({at}, {v * step})" for v in range(parts)]
             for r in range(count):
-                body.append(f"b = spread(load_f32(xp + {r * 4}))")
+                body.append(f"b = spread_from(xp, {r * 4})")
                 body += [f"a{r}_{v} = fma(b, d{v}, a{r}_{v})" for v in range(wide * parts)]
             # The second block of an odd panel is the first again, and must not be stored over it.
             twice = "panel * 2 + 1 < blocks_out"
@@ -281,14 +278,14 @@ class TapsKernel:
 
     def _down(self, lane: int) -> list[str]:
         """Column ``j`` of the positions to three rows."""
-        loads = [f"m{i} = load(source + ({i * 6} + j) * position + {lane})" for i in range(6)]
-        stores = [f"store(work + ({i * 6} + j) * 64 + {lane}, e{i})" for i in range(3)]
+        loads = [f"m{i} = load(source + ({i * 6} + j) * position, {lane})" for i in range(6)]
+        stores = [f"store(work + ({i * 6} + j) * 64, e{i}, {lane})" for i in range(3)]
         return ["            " + line for line in [*loads, *_VALUES, *stores]]
 
     def _across(self, lane: int) -> list[str]:
         """Row ``i`` of what is left to three taps."""
-        loads = [f"m{j} = load(work + (i * 6 + {j}) * 64 + {lane})" for j in range(6)]
-        stores = [f"store(taps + (i * 3 + {j}) * 64 + {lane}, e{j})" for j in range(3)]
+        loads = [f"m{j} = load(work + (i * 6 + {j}) * 64, {lane})" for j in range(6)]
+        stores = [f"store(taps + (i * 3 + {j}) * 64, e{j}, {lane})" for j in range(3)]
         return ["            " + line for line in [*loads, *_VALUES, *stores]]
 
 
