@@ -14,7 +14,7 @@ from . import zoo
 from .compiler.autodiff import expand_gradients
 from .compiler.cost import Cost, cost
 from .compiler.initial_weights import InitialWeights
-from .compiler.interpret import bind_sizes, interpret
+from .compiler.interpret import bind_sizes, interpret, require_constraints
 from .compiler.ir.dims import Dim, DimLike, UnboundSymbol, evaluate
 from .compiler.ir.graph import Graph
 from .compiler.ir.text import print_graph
@@ -402,13 +402,14 @@ class Program(Questions):
         return {name: check_input(name, np.asarray(a), kinds[name]) for name, a in given.items()}
 
     def require_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Raise ``SpecError`` E805 when a size is open."""
+        """Raise ``SpecError`` E805 when a size is open, ``OpError`` E802 when sizes do not fit."""
         missing = sorted(self.graph.symbols - sizes.keys())
         if missing:
             names = ", ".join(f"`{name}`" for name in missing)
             shapes = ", ".join(f"{name}: {kind}" for name, kind in self.inputs.items())
             _fail("E805", f"the size {names} has no value", shapes,
                   "give the input's shape: `--shape NAME=1x3x224x224`")  # fmt: skip
+        require_constraints(self.graph, sizes)
 
     def weights_for(self, weights: Any = None, seed: int = 0) -> Mapping[str, np.ndarray]:
         """Weights by path from a file or arrays, else from the initialisers.

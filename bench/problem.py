@@ -220,7 +220,10 @@ def bench_inputs(graph: Graph, seed: int) -> Arrays:
 def nominal_sizes(
     program: Program, batch: int, shapes: Mapping[str, int | tuple[int | str, ...]]
 ) -> dict[str, int]:
-    """A value for every open size: given ones, the spec's, then common ones; ``N`` is the batch."""
+    """A value for every open size: given ones, the spec's, then common ones; ``N`` is the batch.
+
+    Raises ``SpecError`` E805 for a size that nothing tells, ``OpError`` E802 where they do not fit.
+    """
     from ..proof import sizes_at
 
     envelope = program.model.envelope
@@ -229,7 +232,9 @@ def nominal_sizes(
     stated = {n: size for n, size in (facts.at if facts else {}).items() if isinstance(size, int)}
     given = sizes_at(program.graph, shapes)
     known: dict[str, int] = {**NOMINAL, **stated, **given, "N": batch}
-    return {name: size for name, size in known.items() if name in program.graph.symbols}
+    found = {name: size for name, size in known.items() if name in program.graph.symbols}
+    program.require_sizes(found)
+    return found
 
 
 def relative_error(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:

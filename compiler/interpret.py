@@ -183,6 +183,11 @@ def _check_sizes(graph: Graph, given: Sequence[tuple], sizes: Mapping[str, int])
         if shape is not None and expected.shape != tuple(shape):
             known = "" if expected == kind else f" (that is {expected})"
             raise OpError(code, f"{what}: expected {kind}{known}, found {shape_text(shape)}")
+    require_constraints(graph, sizes)
+
+
+def require_constraints(graph: Graph, sizes: Mapping[str, int]) -> None:
+    """Raise :class:`OpError` E802 where sizes that must be equal are not, E805 for an open one."""
     for constraint in graph.constraints:
         try:
             left, right = (evaluate(side, sizes) for side in (constraint.left, constraint.right))
@@ -190,7 +195,9 @@ def _check_sizes(graph: Graph, given: Sequence[tuple], sizes: Mapping[str, int])
             raise OpError("E805", f"the size {fault.args[0]} has no value") from fault
         if left != right:
             message = f"{constraint.left} is {left} but {constraint.right} is {right}"
-            if isinstance(constraint.left, int):
+            if isinstance(constraint.left, int) and isinstance(constraint.right, int):
+                message = f"{left} is not {right}"
+            elif isinstance(constraint.left, int):
                 message = f"{constraint.right} is {right}, not {left}"
             elif isinstance(constraint.right, int):
                 message = f"{constraint.left} is {left}, not {right}"

@@ -5,6 +5,8 @@ import pytest
 import tilth
 from safetensors.numpy import save_file
 from tilth import zoo
+from tilth.bench.problem import nominal_sizes
+from tilth.compiled import module_source
 from tilth.program import find_spec, load
 
 
@@ -143,6 +145,18 @@ def test_a_size_that_only_weights_tell(specs):
         program.run(x)
     assert codes(caught) == ["E805"]
     assert load("k.yaml", sizes={"K": 4}).run(x)["y"].shape == (2, 4)
+
+
+def test_sizes_that_do_not_fit_are_told_before_anything_is_compiled():
+    sizes = {"N": 1, "H": 224, "W": 256}
+    program = load("hourglass2")
+    with pytest.raises(tilth.SpecError, match=r"is 7 but .* is 6: sizes in `\+`"):
+        module_source(program, sizes)
+    with pytest.raises(tilth.SpecError, match=r"7 is not 6: sizes in `\+`"):
+        module_source(load("hourglass2", sizes={"image": (1, 3, 224, 256)}), {})
+    with pytest.raises(tilth.SpecError) as caught:
+        nominal_sizes(load("lstm"), 1, {})
+    assert codes(caught) == ["E805"]
 
 
 def test_the_zoo_is_found_by_name_and_variant(tmp_path):
