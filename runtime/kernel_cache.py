@@ -43,11 +43,14 @@ SIGNATURE = "void(int64, int64, int64)"
 COMPILE: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 
 
+COVERED = ("simd.py", "abi.py", "kernel_cache.py", "kernel_compiler.py")
+"""What machine code depends on besides ``kernels/``."""
+
+
 def _sources_digest() -> bytes:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    names = ("simd.py", "abi.py", "kernel_cache.py", "kernel_compiler.py")
-    for path in [*(folder / name for name in names), *sorted(folder.glob("kernels/*.py"))]:
+    for path in [*(folder / name for name in COVERED), *sorted(folder.glob("kernels/*.py"))]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.digest()
