@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .compiler import pipeline
+from .compiler.cost import cost
 from .compiler.inference.expand import expand
 from .compiler.ir.graph import Graph
 from .compiler.options import Options
@@ -65,9 +66,21 @@ def lowered_graph(graph: Graph, threads: int | None, options: Options) -> tuple[
     from .runtime.simd import lanes
 
     fused = pipeline.run(graph, options).graph
-    team, caches = threads or machine.cores(), machine.cache_sizes()
-    target = Target(lanes(), team, *caches, precise=options.precise)
-    return lower(fused, target), fused
+    alone = 1 if _is_tiny(fused) else None
+    team = alone or threads or machine.cores()
+    target = Target(lanes(), team, *machine.cache_sizes(), precise=options.precise)
+    return replace(lower(fused, target), team=alone), fused
+
+
+TINY = 1_000_000
+"""Multiply-accumulates, or bytes moved, up to which waking a second thread takes longer than it
+saves: some ten microseconds against half of twenty."""
+
+
+def _is_tiny(graph: Graph) -> bool:
+    total = cost(graph)
+    sizes = (total.macs, total.moved_bytes)
+    return not total.open_loops and all(isinstance(n, int) and n <= TINY for n in sizes)
 
 
 def graph_source(graph: Graph, title: str, threads: int | None, options: Options) -> str:

@@ -1,8 +1,7 @@
 """What Numba does to a kernel: its own passes, without those that kernels have no use for.
 
-Kernels have no closures, containers, array expressions, ``with`` blocks or exceptions, and each of
-their variables has one type, so that static single assignment can be left to LLVM. All that takes
-a third of the time to the first answer from an empty cache; the machine code is the same.
+Kernels have no closures, containers, array expressions, ``with`` blocks or exceptions. Looking for
+them takes time before the first answer from an empty cache; the machine code is the same.
 """
 
 from __future__ import annotations
@@ -21,14 +20,16 @@ class KernelCompiler(CompilerBase):
     """The pipeline of kernels on one thread, for ``pipeline_class``."""
 
     def define_pipelines(self) -> list[PassManager]:
-        """Bytecode, types, machine code."""
+        """Bytecode, static single assignment, types, machine code."""
         passes = PassManager("kernel")
         passes.add_pass(untyped.TranslateByteCode, "bytecode to intermediate form")
         passes.add_pass(untyped.FixupArgs, "arguments")
         passes.add_pass(untyped.IRProcessing, "checks of the intermediate form")
         passes.add_pass(untyped.GenericRewrites, "constant indices")
         passes.add_pass(untyped.InlineInlinables, "functions that ask for it inlined")
+        passes.add_pass(untyped.ReconstructSSA, "static single assignment")
         passes.add_pass(typed.NopythonTypeInference, "types")
+        passes.add_pass(typed.PreLowerStripPhis, "choices by variables")
         passes.add_pass(typed.IRLegalization, "ends of lifetimes")
         passes.add_pass(typed.NativeLowering, "lowering")
         passes.add_pass(typed.NoPythonBackend, "machine code")

@@ -20,10 +20,12 @@ from .abi import HEADER, LOOP_END, SPACES, Address, Step
 from .faults import RuntimeFault
 from .inputs import Declared, check_input
 from .machine import give_back_memory
+from .memory import address, aligned
 from .row_wise import Sources
 from .weights import Piece
 
-ALIGNMENT = 64
+IO = SPACES.index("io")
+"""Bases from this on are inputs and outputs, whose memory is another at every call."""
 
 
 class KernelSpec(Protocol):
@@ -74,7 +76,7 @@ class Plan:
     ``packed`` gives each packed array's place in the weights' memory. ``live_bytes`` is the most
     that values of one call need at one time; the arena, which holds them, is little larger.
     ``wanted`` are element types and shapes by weight path, ``rules`` how checkpoints name them.
-    ``cells`` counts the int64 that a call starts with at 0.
+    ``cells`` counts the int64 that a call starts with at 0; ``team`` is the most threads that pay.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Plan:
     live_bytes: int = 0
     wanted: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     rules: Mapping[str, Sequence[Piece]] = field(default_factory=dict)
+    team: int | None = None
 
     def memory_bound(self, threads: int) -> int:
         """Bytes that a process should need for the module, beyond what it needs without one.
@@ -108,13 +111,14 @@ class Plan:
 
 @dataclass
 class _Frame:
-    """Memory of one call in flight."""
+    """Memory of one call in flight; ``ready`` are rows that lack inputs' and outputs' addresses."""
 
     arena: np.ndarray
     scratch: np.ndarray
     rows: np.ndarray
     counters: np.ndarray
     cells: np.ndarray
+    ready: np.ndarray
 
 
 @dataclass
@@ -140,7 +144,8 @@ class Module:
         from . import kernel_cache, walker
         from .machine import cores
 
-        self.threads = self.threads or cores()
+        wanted = self.threads or cores()
+        self.threads = min(wanted, self.plan.team or wanted)
         self._lock = threading.Lock()
         self._in_flight = 0
         specs = [row.kernel for row in self.plan.rows if row.kernel is not None]
@@ -191,6 +196,9 @@ class Module:
         self._flat = np.array(flat, np.int64)
         self._bases = np.array(bases, np.int64)
         self._starts = np.array(starts, np.int64)
+        self._open = np.flatnonzero(self._bases >= IO)
+        self._ports = self._bases[self._open] - IO
+        self._kinds = {port.name: np.dtype(port.dtype) for port in self.plan.inputs}
 
     def _take(self) -> _Frame:
         from .walker import counter_words
@@ -198,13 +206,14 @@ class Module:
         with self._lock:
             if self._pool:
                 return self._pool.pop()
-        return _Frame(
-            aligned(self.plan.arena_bytes),
-            aligned(self.plan.scratch_bytes * max(1, self.threads or 1)),
-            np.empty_like(self._flat),
-            np.zeros(counter_words(self.threads or 1, self._loops), np.int64),
-            np.zeros(max(1, self.plan.cells), np.int64),
-        )
+        arena = aligned(self.plan.arena_bytes)
+        scratch = aligned(self.plan.scratch_bytes * max(1, self.threads or 1))
+        cells = np.zeros(max(1, self.plan.cells), np.int64)
+        rows = np.empty_like(self._flat)
+        counters = np.zeros(counter_words(self.threads or 1, self._loops), np.int64)
+        bases = [0, *map(address, (arena, self._packed, scratch, cells, rows))]
+        known = np.append(np.array(bases, np.int64), 0)[np.minimum(self._bases, IO)]
+        return _Frame(arena, scratch, rows, counters, cells, self._flat + known)
 
     # ------------------------------------------------------------ calling
 
@@ -276,9 +285,8 @@ class Module:
 
     def _fill(self, frame: _Frame, arrays: list[np.ndarray]) -> None:
         """The addresses of one call in its rows."""
-        memory = (frame.arena, self._packed, frame.scratch, frame.cells, frame.rows)
-        bases = [0, *map(address, memory), *map(address, arrays)]
-        np.add(self._flat, np.array(bases, np.int64)[self._bases], out=frame.rows)
+        np.copyto(frame.rows, frame.ready)
+        frame.rows[self._open] += np.array([*map(address, arrays)], np.int64)[self._ports]
         frame.counters[:] = 0
         frame.cells[:] = 0
 
@@ -291,8 +299,9 @@ class Module:
         if port.name not in inputs:
             names = ", ".join(p.name for p in self.plan.inputs)
             raise RuntimeFault("E802", f"input `{port.name}` is missing", f"inputs: {names}")
-        declared = Declared(np.dtype(port.dtype), port.shape)
-        array = check_input(port.name, np.asarray(inputs[port.name]), declared)
+        array, kind = np.asarray(inputs[port.name]), self._kinds[port.name]
+        if array.shape != port.shape or array.dtype != kind:
+            array = check_input(port.name, array, Declared(kind, port.shape))
         return np.ascontiguousarray(array)
 
     def _unknown(self, inputs: Mapping[str, Any]) -> None:
@@ -309,15 +318,3 @@ def _room_for(port: Port, given: np.ndarray | None) -> np.ndarray:
     if given is not None and fits and given.flags.c_contiguous and given.flags.writeable:
         return given
     return np.empty(port.shape, port.dtype)
-
-
-def aligned(size: int) -> np.ndarray:
-    """Uninitialised bytes that start on a cache line; at least one line."""
-    raw = np.empty(max(size, ALIGNMENT) + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + max(size, ALIGNMENT)]
-
-
-def address(array: np.ndarray) -> int:
-    """The address of an array's first byte."""
-    return array.ctypes.data

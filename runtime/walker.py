@@ -27,6 +27,7 @@ import numba
 import numpy as np
 
 from .kernel_cache import Job, Kernel, kernel
+from .memory import address
 
 LINE = 16
 """Words between counters that different threads write: two cache lines, which are fetched as one.
@@ -120,15 +121,18 @@ def walk(
     loops
         How many loops the plan has.
     """
-    steps, places = len(starts), (rows.ctypes.data, starts.ctypes.data)
+    steps, places = len(starts), (address(rows), address(starts))
     if threads == 1:
-        _walker(False).call(*places, steps, counters.ctypes.data)
+        _walker(False).call(*places, steps, address(counters))
         return
     walker = _walker(True)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(threads, walker.most))
+    before, team = numba.get_num_threads(), min(threads, walker.most)
+    own = own_words(threads, loops)
+    if team == before:
+        walker.call(*places, steps, address(counters), own, loops, threads)
+        return
+    numba.set_num_threads(team)
     try:
-        own = own_words(threads, loops)
-        walker.call(*places, steps, counters.ctypes.data, own, loops, threads)
+        walker.call(*places, steps, address(counters), own, loops, threads)
     finally:
         numba.set_num_threads(before)

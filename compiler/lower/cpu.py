@@ -328,7 +328,7 @@ class LoweredPlan:
     """A plan and the program of its load phase.
 
     ``owners`` gives the node of the fused graph that each row computes; the last rows, which only
-    deliver outputs, have none.
+    deliver outputs, have none. ``team`` is the most threads that pay.
     """
 
     name: str
@@ -342,6 +342,7 @@ class LoweredPlan:
     cells: int
     checks: tuple[Check, ...]
     owners: tuple[int, ...]
+    team: int | None = None
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def module_text(
         f"    weight_bytes={plan.load.size},",
         "    wanted=WEIGHTS,",
         "    rules=RULES,",
+        *([f"    team={plan.team},"] if plan.team else []),
         *([f"    cells={plan.cells},"] if plan.cells else []),
         *([f"    checks=({_checks(plan)}),"] if plan.checks else []),
         ")",
