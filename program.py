@@ -46,7 +46,7 @@ from .spec.diagnostics import Diagnostic, Reporter, SpecError, render_all
 from .spec.elaborate import Model, elaborate
 from .spec.envelope import Envelope, load_envelope
 from .spec.formatter import format_spec
-from .spec.overrides import override_train, split_overrides
+from .spec.overrides import override_sections, split_overrides
 from .spec.schema import json_schema
 from .spec.sections_data import WeightRule
 from .specs import (
@@ -117,7 +117,7 @@ def load(
         A path, the name of a spec in the zoo (``"resnet"``), or of a variant (``"resnet50"``).
     set
         Option overrides, ``{"depths": [3, 4, 23, 3]}`` or ``["depths=[3, 4, 23, 3]"]``, and
-        settings of training, ``{"train.epochs": 5}``.
+        settings of sections, ``{"train.epochs": 5}``, ``["learn.explore=softmax(0.5)"]``.
     sizes
         Values of open sizes and shapes of inputs: ``{"T": 100, "image": (1, 3, 224, 224)}``.
     variant
@@ -132,11 +132,11 @@ def load(
     if named is not None and variant not in (None, named):
         message = f"`{spec}` is a variant already, so it has no variant `{variant}`"
         raise SpecError([Diagnostic("E014", message)], {})
-    overrides, of_training = split_overrides(_overrides(set))
+    overrides, of_sections = split_overrides(_overrides(set))
     reporter = Reporter()
     envelope = load_envelope(path, reporter, short_path(path))
-    if envelope is not None and of_training:
-        envelope = override_train(envelope, of_training, reporter)
+    if envelope is not None and of_sections:
+        envelope = override_sections(envelope, of_sections, reporter)
     if envelope is None or reporter.failed:
         _check_model_too(envelope, reporter)
         reporter.raise_if_failed()

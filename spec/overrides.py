@@ -1,4 +1,4 @@
-"""Settings of ``train:`` from the command line: ``--set train.validate.fraction=0.1``."""
+"""Settings of a section from the command line: ``--set train.validate.fraction=0.1``."""
 
 from __future__ import annotations
 
@@ -11,41 +11,63 @@ from ..compiler.ir.types import Span
 from .diagnostics import Reporter
 from .envelope import OVERRIDES, Envelope
 from .kinds import read_keys
-from .sections import TRAIN_KEYS, Checkpointing, EarlyStop, Train, Validation
+from .sections import (
+    LEARN_KEYS,
+    SOLVE_KEYS,
+    TRAIN_KEYS,
+    Checkpointing,
+    EarlyStop,
+    Learn,
+    Solve,
+    Train,
+    Validation,
+)
 from .source import make_source
 from .yaml_nodes import Context, MappingNode, read_yaml
 
-SECTION = "train"
+SECTIONS: dict[str, tuple[Any, Any]] = {
+    "train": (TRAIN_KEYS, Train),
+    "solve": (SOLVE_KEYS, Solve),
+    "learn": (LEARN_KEYS, Learn),
+}
+"""Keys and record of each section whose settings may be given."""
+
 RECORDS = (Validation, EarlyStop, Checkpointing)
-_FORM = re.compile(rf"\s*{SECTION}\.([\w.]+?)\s*=(.*)", re.DOTALL)
+INSTEAD = {"epsilon": "explore", "explore": "epsilon"}
+"""Two names of one setting: the one that is given replaces the other."""
+
+_FORM = re.compile(rf"\s*({'|'.join(SECTIONS)})\.([\w.]+?)\s*=(.*)", re.DOTALL)
 
 
 def split_overrides(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides of options, and those of the ``train`` section."""
+    """Overrides of options, and those of sections."""
     own = [text for text in texts if _FORM.match(text)]
     return [text for text in texts if text not in own], own
 
 
-def override_train(envelope: Envelope, texts: Sequence[str], reporter: Reporter) -> Envelope:
-    """The envelope with settings of ``train`` put in place; faults are reported.
+def override_sections(envelope: Envelope, texts: Sequence[str], reporter: Reporter) -> Envelope:
+    """The envelope with settings of its sections put in place; faults are reported.
 
     A setting inside another (``train.validate.fraction``) leaves its neighbours as they are.
     """
-    train = envelope.train
     for text in texts:
         match = _FORM.match(text)
         assert match is not None
-        keys = match[1].split(".")
-        indented = [f"{'  ' * depth}{key}:" for depth, key in enumerate(keys)]
-        content = "\n".join(indented) + " " + " ".join(match[2].split())
-        source = make_source(content, f"{OVERRIDES} {SECTION}.{match[1]}")
+        section, setting, value = match.groups()
+        indented = [f"{'  ' * depth}{key}:" for depth, key in enumerate(setting.split("."))]
+        content = "\n".join(indented) + " " + " ".join(value.split())
+        source = make_source(content, f"{OVERRIDES} {section}.{setting}")
         reporter.sources[source.file] = content
         node = read_yaml(source, reporter)
         if not isinstance(node, MappingNode):
             continue
-        values, spans = read_keys(node, TRAIN_KEYS, SECTION, Context(source, reporter))
-        train = _merged(train or Train(_nowhere(envelope), {}), values, spans)
-    return replace(envelope, train=train)
+        keys, record = SECTIONS[section]
+        known = tuple(replace(key, required=False) for key in keys)  # the spec may have them
+        values, spans = read_keys(node, known, section, Context(source, reporter))
+        values |= {other: None for name, other in INSTEAD.items() if name in values}
+        before = getattr(envelope, section) or record(_nowhere(envelope), {})
+        envelope = replace(envelope, **{section: _merged(before, values, spans)})
+    return envelope
 
 
 def _merged(old: Any, values: dict[str, Any], spans: dict[str, Span]) -> Any:

@@ -102,3 +102,18 @@ def test_learning_in_gymnasium():
         load("frozen_lake").learn(env="Taxi-v4", method="q_learning", episodes=1)
     with pytest.raises(SpecError, match="does not learn in an environment"):
         load("frozen_lake").learn(env="FrozenLake-v1", method="td0", episodes=1)
+
+
+def test_every_setting_of_a_section_may_be_given_in_its_place():
+    small = {"episodes": 300, "seeds": 2, "method": "q_learning"}
+    plain = load("cliff_walking").learn(**small)
+    soft = load("cliff_walking", set=["learn.explore=softmax(0.5)"]).learn(**small)
+    greedy = load("cliff_walking", set={"learn.epsilon": 0.0}).learn(**small)
+    assert not np.array_equal(soft.returns, plain.returns)
+    np.testing.assert_array_equal(
+        greedy.returns, load("cliff_walking").learn(**small, epsilon=0.0).returns
+    )
+    loose = load("frozen_lake", set=["solve.tol=1e-3"]).solve()
+    assert loose.steps < load("frozen_lake").solve().steps
+    with pytest.raises(SpecError, match=r"unknown key `explor` in `learn`"):
+        load("cliff_walking", set=["learn.explor=greedy"])
