@@ -43,7 +43,7 @@ SIGNATURE = "void(int64, int64, int64)"
 COMPILE: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 
 
-COVERED = ("simd.py", "abi.py", "kernel_cache.py", "kernel_compiler.py")
+COVERED = ("simd.py", "atomics.py", "abi.py", "kernel_cache.py", "kernel_compiler.py")
 """What machine code depends on besides ``kernels/``."""
 
 

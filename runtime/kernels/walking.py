@@ -8,7 +8,8 @@ from __future__ import annotations
 from numba import int64, njit
 
 from ..abi import LOOP_END
-from ..simd import call_kernel, fetch_add, load_acquire, load_i64, store_i64, yield_processor
+from ..atomics import call_kernel, fetch_add, load_acquire, yield_processor
+from ..simd import load_i64, store_i64
 
 PATIENCE = 2000
 """Looks at a counter before a waiting thread gives up its processor (some microseconds). On a busy

@@ -70,7 +70,8 @@ def test_threads_that_wait_long_for_a_late_one_still_see_its_result(threads):
 
 LATE = """
 from numba import int64
-from tilth.runtime.simd import fetch_add, load_acquire, load_i64
+from tilth.runtime.atomics import fetch_add, load_acquire
+from tilth.runtime.simd import load_i64
 
 
 def kernel(row, task, slot):
@@ -121,7 +122,8 @@ def test_a_loop_goes_back_to_its_first_step():
 
 
 TALLY = """
-from tilth.runtime.simd import fetch_add, load_i64
+from tilth.runtime.atomics import fetch_add
+from tilth.runtime.simd import load_i64
 
 
 def kernel(row, task, slot):
