@@ -35,7 +35,7 @@ from numba.core.runtime.nrt import rtsys as numba_runtime
 
 from .disk_cache import read_entry, write_entry, write_whole
 from .faults import RuntimeFault
-from .kernel_compiler import KernelCompiler
+from .kernel_compiler import compiler_of
 from .machine import cache_folder, cores
 from .simd import lanes
 
@@ -204,7 +204,7 @@ def compiled(key: str, source: str, signature: str = SIGNATURE, parallel: bool =
         # Asking starts the threads, whose symbols the code needs.
         numba.get_num_threads()
         return numba.cfunc(signature, parallel=True, **COMPILE)(module.kernel)
-    return numba.cfunc(signature, pipeline_class=KernelCompiler, **COMPILE)(module.kernel)
+    return numba.cfunc(signature, pipeline_class=compiler_of(module), **COMPILE)(module.kernel)
 
 
 def _store(root: Path, key: str, source: str, payload: bytes) -> None:

@@ -82,6 +82,8 @@ def header(width: int) -> list[str]:
         f"    load{width} as load, spread{width} as spread, spread_from{width} as spread_from,",
         ")",
         "",
+        "ONE_TYPE = True  # each variable has one type",
+        "",
         "",
     ]
 

@@ -125,10 +125,8 @@ class WinogradKernel:
         """The kernel's Python source."""
         lines = [
             f'"""Winograd F(4x4, 3x3), {self.pixels} tiles x {self.blocks} blocks."""',
-            *tile.header(self.width),
             "from tilth.runtime.kernel_compiler import part",
-            "",
-            "",
+            *tile.header(self.width),
             *input_transform(self.width),
             *self._output_transform(),
             "def kernel(row, task, slot):",

@@ -47,10 +47,8 @@ class TileTransformKernel:
         parts = range(0, 64, self.width * 4)
         lines = [
             f'"""Winograd tiles of {self.of}s."""',
-            *tile.header(self.width),
             "from tilth.runtime.kernel_compiler import part",
-            "",
-            "",
+            *tile.header(self.width),
             *transform,
             "def kernel(row, task, slot):",
             *tile.words(TRANSFORM_WORDS),
