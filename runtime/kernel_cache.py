@@ -20,6 +20,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -252,9 +253,14 @@ def _compile_missing(jobs: Sequence[Job]) -> None:
     for helper in helpers:
         helper.start()
     try:
-        while True:
+        while not waiting.empty():
             kernel(*waiting.get_nowait())
-    except Empty:
+    except Empty:  # a helper was faster
+        pass
+    finally:
+        with suppress(Empty):  # after a fault nothing more is compiled
+            while True:
+                waiting.get_nowait()
         for helper in helpers:
             helper.join()
 

@@ -6,8 +6,9 @@ import tilth
 from safetensors.numpy import save_file
 from tilth import zoo
 from tilth.bench.problem import nominal_sizes
-from tilth.compiled import module_source
+from tilth.compiled import module_source, plan_of
 from tilth.program import find_spec, load
+from tilth.runtime.module import Module
 
 
 def codes(caught):
@@ -157,6 +158,13 @@ def test_sizes_that_do_not_fit_are_told_before_anything_is_compiled():
     with pytest.raises(tilth.SpecError) as caught:
         nominal_sizes(load("lstm"), 1, {})
     assert codes(caught) == ["E805"]
+
+
+def test_tiny_nets_stay_on_one_thread():
+    tiny = plan_of(module_source(load("lenet"), {"N": 1}, 4), "lenet")
+    assert tiny.team == 1 and Module(tiny, load("lenet").initial_weights(), 4).threads == 1
+    sizes = {"N": 1, "H": 224, "W": 224}
+    assert plan_of(module_source(load("squeezenet1_1"), sizes, 4), "squeezenet1_1").team is None
 
 
 def test_the_zoo_is_found_by_name_and_variant(tmp_path):

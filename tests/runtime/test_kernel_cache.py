@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from tilth.runtime import disk_cache, kernel_cache
@@ -72,6 +73,17 @@ class Spec:
 def test_kernels_of_one_name_and_different_sources_are_two():
     first, second, again = kernel_cache.kernels([Spec(2), Spec(3), Spec(2)])
     assert first.address == again.address != second.address
+
+
+def test_a_helper_compiles_what_waits(tmp_path, monkeypatch):
+    monkeypatch.setenv("TILTH_CACHE", str(tmp_path))
+    jobs = [("add", ADD.format(constant=constant)) for constant in (40, 41)]
+    waiting = SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    kernel_cache._feed_helper(waiting)
+    assert waiting.empty() and all(kernel_cache.is_cached(*job) for job in jobs)
+    assert not kernel_cache.kernel(*jobs[0]).compiled, "this process found it on disk"
 
 
 def start(folder, constant: int, **more: str) -> subprocess.Popen:
