@@ -16,6 +16,7 @@ from .compiler.cost import cost
 from .compiler.inference.expand import expand
 from .compiler.ir.graph import Graph
 from .compiler.options import Options
+from .given_weights import wanted_weights, weight_rules
 from .program import Program, load, located_faults
 
 KEPT = 8
@@ -41,7 +42,7 @@ def module_source(
     title = program.model.envelope.title or program.name
     plan, _ = lowered(program, sizes, threads, precise)
     with located_faults(program.sources):
-        wanted, rules = program.wanted_weights(sizes), program.weight_rules(sizes)
+        wanted, rules = wanted_weights(program, sizes), weight_rules(program, sizes)
     kinds = {path: (str(want.dtype), want.shape) for path, want in wanted.items()}
     return module_text(plan, title, weights, kinds, rules)
 

@@ -7,6 +7,7 @@ weights by path, ``program_`` is the program.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import Any
 
@@ -43,6 +44,17 @@ def _program(name: str, **options: Any) -> Program:
     return _loaded(name, tuple(sorted(options.items())))
 
 
+def _valid(estimator: Any, X: Any, *y: Any, **how: Any) -> Any:
+    """What scikit-learn makes of ``X`` (and ``y``), in float64."""
+    return validate_data(estimator, X, *y, dtype=np.float64, **how)
+
+
+def _clusters(count: int, X: np.ndarray, random_state: Any) -> Any:
+    """The k-means clusters that EM starts from."""
+    settings: dict[str, Any] = {"n_init": 1, "random_state": check_random_state(random_state)}
+    return KMeans(count, **settings).fit(X)
+
+
 class _Learnt(BaseEstimator):
     """What all of them share: how they learn, and how they ask."""
 
@@ -69,7 +81,7 @@ class _Learnt(BaseEstimator):
 
     def _checked(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=np.float64)
+        return _valid(self, X, reset=False)
 
 
 # ---------------------------------------------------------------- mixtures
@@ -106,7 +118,7 @@ class GaussianMixture(DensityMixin, _Learnt):
 
     def fit(self, X, y=None):
         """Learn from ``X [n, features]``; ``y`` is not used."""
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = _valid(self, X, ensure_min_samples=2)
         if len(X) < self.n_components:
             raise ValueError(
                 f"n_samples={len(X)} should be at least n_components={self.n_components}"
@@ -115,8 +127,7 @@ class GaussianMixture(DensityMixin, _Learnt):
             raise ValueError(f"covariance_type is one of {', '.join(SCALES)}")
         name = "gmm" if self.covariance_type == "full" else f"gmm_{self.covariance_type}"
         program = _program(name, K=self.n_components, D=X.shape[1])
-        random = check_random_state(self.random_state)
-        labels = KMeans(self.n_components, n_init=1, random_state=random).fit(X).labels_
+        labels = _clusters(self.n_components, X, self.random_state).labels_
         # Known clusters give the parameters of the first round.
         start = program.fit(
             {"x": X, "z": labels}, _spread(program, X, SCALES[self.covariance_type]), iterations=1,
@@ -171,6 +182,9 @@ def _spread(program: Program, X: np.ndarray, scale: str) -> dict[str, np.ndarray
 
 class _HiddenMarkov(_Learnt):
     """Sequences one after the other in ``X``; ``lengths`` says where each ends."""
+
+    _observed: str
+    """The spec's name of what is observed."""
 
     def predict(self, X, lengths=None):
         """The most probable joint path of states."""
@@ -242,15 +256,14 @@ class GaussianHMM(_HiddenMarkov):
 
     def fit(self, X, y=None, lengths=None):
         """Learn from ``X [n, features]``; ``y`` is not used."""
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = _valid(self, X, ensure_min_samples=2)
         if self.covariance_type not in SCALES:
             raise ValueError(f"covariance_type is one of {', '.join(SCALES)}")
         name = "hmm" if self.covariance_type == "diag" else f"hmm_{self.covariance_type}"
         program = _program(name, K=self.n_components, D=X.shape[1])
         scale = "sigma" if self.covariance_type == "diag" else SCALES[self.covariance_type]
         count = min(self.n_components, len(X))
-        random = check_random_state(self.random_state)
-        means = KMeans(count, n_init=1, random_state=random).fit(X).cluster_centers_
+        means = _clusters(count, X, self.random_state).cluster_centers_
         start = _spread(program, X, scale)
         start["mu"] = np.resize(means, start["mu"].shape)
         for path in ("pi", "A"):
@@ -294,10 +307,10 @@ class CategoricalHMM(_HiddenMarkov):
 
     def fit(self, X, y=None, lengths=None):
         """Learn from symbols ``X [n, 1]``; ``y`` is not used."""
-        X = _symbols(validate_data(self, X, dtype=np.float64))
+        X = _symbols(_valid(self, X))
         program = _program("hmm_categorical", K=self.n_components, M=max(2, int(X.max()) + 1))
         random = check_random_state(self.random_state)
-        shapes = {path: kind.shape for path, kind in program.parameters().items()}
+        shapes = {path: array.shape for path, array in program.initial_weights(0).items()}
         best = None
         for _ in range(self.n_init):
             start = {p: random.dirichlet(np.full(s[-1], 10.0), s[:-1]) for p, s in shapes.items()}
@@ -334,14 +347,22 @@ def _symbols(X: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- naive Bayes
 
 
-class _NaiveBayes(ClassifierMixin, _Learnt):
+class _NaiveBayes(ClassifierMixin, _Learnt, ABC):
     """Features that are independent given the class; ``fit`` is EM with known classes."""
 
     tol, max_iter, floor = 0.0, 1, 0.0
 
+    @abstractmethod
+    def _spec(self, classes: int, features: int) -> Program:
+        """The spec at the sizes of the data."""
+
+    @abstractmethod
+    def _name(self) -> None:
+        """What was learnt, by the names that scikit-learn has for it."""
+
     def fit(self, X, y):
         """Learn from ``X [n, features]`` and the class of each row."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = _valid(self, X, y)
         check_classification_targets(y)
         X = self._features(X)
         self.classes_, c = np.unique(y, return_inverse=True)
@@ -386,7 +407,7 @@ class GaussianNB(_NaiveBayes):
 
     def fit(self, X, y):
         """Learn from ``X [n, features]`` and the class of each row."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = _valid(self, X, y)
         self.epsilon_ = self.var_smoothing * np.var(X, axis=0).max()
         return super().fit(X, y)
 

@@ -150,7 +150,7 @@ def _held_out(
 def _from_batches(
     what: Any, validate: Any, declared: Mapping[str, Declared], section: Train
 ) -> Feeding:
-    if not isinstance(what, Iterable) and not callable(what):
+    if not _gives_batches(what):
         message = f"a {type(what).__name__} is no data to train on"
         hint = "give arrays by input name, a file, or an iterable of batches"
         raise RuntimeFault("E807", message, hint)
@@ -158,6 +158,14 @@ def _from_batches(
     held = None if validate is None else IterableLoader(validate, change=change)
     count = len(what) if hasattr(what, "__len__") else None
     return Feeding(IterableLoader(what, change=change), held, None, count, {}, "iterable")
+
+
+def _gives_batches(what: object) -> bool:
+    return isinstance(what, Iterable) or callable(what)
+
+
+def _gives_batches(what: object) -> bool:
+    return isinstance(what, Iterable) or callable(what)
 
 
 # ---------------------------------------------------------------- fitting

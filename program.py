@@ -15,18 +15,18 @@ from .compiler.autodiff import expand_gradients
 from .compiler.cost import Cost, cost
 from .compiler.initial_weights import InitialWeights
 from .compiler.interpret import bind_sizes, interpret, require_constraints
-from .compiler.ir.dims import Dim, DimLike, UnboundSymbol, evaluate
+from .compiler.ir.dims import Dim, DimLike
 from .compiler.ir.graph import Graph
 from .compiler.ir.text import print_graph
-from .compiler.ir.types import DTYPES, FLOATS, Span, TensorType
+from .compiler.ir.types import DTYPES, FLOATS, TensorType
 from .compiler.ops.base import OpError
 from .compiler.options import Options
 from .compiler.why import why
 from .execution import Kept
+from .given_weights import fit_weights, weight_arrays
 from .inference import Questions, latent_variables
 from .proof import Proof, Report, prove, sizes_at
 from .runtime import disk_cache, machine
-from .runtime import weights as files
 from .runtime.faults import RuntimeFault
 from .runtime.images import Preprocess
 from .runtime.inputs import (
@@ -48,7 +48,6 @@ from .spec.envelope import Envelope, load_envelope
 from .spec.formatter import format_spec
 from .spec.overrides import override_sections, split_overrides
 from .spec.schema import json_schema
-from .spec.sections_data import WeightRule
 from .specs import (
     decode_spec,
     find_spec,
@@ -281,7 +280,7 @@ class Program(Questions):
             found: dict[str, np.ndarray] = {}
             if given is not None:
                 name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights or "")
-                found = self.fit_weights(given, name, sizes, strict, note or (lambda line: None))
+                found = fit_weights(self, given, name, sizes, strict, note or (lambda line: None))
             params = found | self.initial_weights(seed, sizes, found.keys())
             if model:
                 return self._answers(arrays, params, sizes, seed, engine, precision)
@@ -423,7 +422,7 @@ class Program(Questions):
         name = "the weights" if isinstance(weights, Mapping) else os.fspath(weights)
         open_weights = any(kind.symbols for kind in self.parameters().values())
         sizes = self._sizes({}, given) if open_weights else {}
-        return self.fit_weights(given, name, sizes, True, lambda line: None)
+        return fit_weights(self, given, name, sizes)
 
     # ------------------------------------------------------------ helpers
 
@@ -477,55 +476,6 @@ class Program(Questions):
         if "key" in self.inputs and "key" not in feeds:
             feeds["key"] = (2,)
         return bind_sizes(self.graph, feeds, shapes)
-
-    def fit_weights(
-        self,
-        given: Mapping[str, np.ndarray],
-        name: str,
-        sizes: Mapping[str, int],
-        strict: bool,
-        note: Callable[[str], None],
-    ) -> dict[str, np.ndarray]:
-        """The given arrays as this model's weights; those that only training uses are passed over.
-
-        Raises ``RuntimeFault`` E801 where they do not match and ``strict`` is set.
-        """
-        wanted, rules = self.wanted_weights(sizes), self.weight_rules(sizes)
-        if self.model.training is not None:
-            params = self.model.training.graph.of_op("param")
-            spare = {str(node.attrs["path"]) for _, node in params} - wanted.keys()
-            given = {name: a for name, a in given.items() if name not in spare}
-        loaded = files.fit_weights(given, wanted, rules, name, strict)
-        for line in loaded.lines:
-            note(line)
-        return loaded.arrays
-
-    def wanted_weights(self, sizes: Mapping[str, int]) -> dict[str, files.Wanted]:
-        """Shape and element type by weight path."""
-        return {
-            path: files.Wanted(_fixed(kind.bind(sizes)), DTYPES[kind.dtype])
-            for path, kind in self.parameters().items()
-        }
-
-    def weight_rules(self, sizes: Mapping[str, int]) -> dict[str, list[files.Piece]]:
-        """The spec's rules for checkpoints, with their sizes worked out."""
-        known = {k: v for k, v in self.model.options.items() if isinstance(v, int)} | dict(sizes)
-
-        def end(dim: DimLike | None, span: Span) -> int | None:
-            try:
-                return None if dim is None else evaluate(dim, known)
-            except UnboundSymbol as fault:
-                message = f"the size {fault.args[0]} of this rule has no value"
-                raise SpecError([Diagnostic("E805", message, span)], self.sources) from fault
-
-        def piece(rule: WeightRule) -> files.Piece:
-            cuts = (slice(end(x.start, rule.span), end(x.stop, rule.span)) for x in rule.slices)
-            return files.Piece(rule.file_name, tuple(cuts), rule.path)
-
-        return {
-            kind: [piece(rule) for rule in rules]
-            for kind, rules in self.model.envelope.weights.items()
-        }
 
 
 @contextmanager
@@ -607,19 +557,6 @@ def _yaml(value: Any) -> str:
 
 
 # ---------------------------------------------------------------- running
-
-
-def weight_arrays(weights: Any) -> dict[str, np.ndarray] | None:
-    """Arrays by name, from a file or a mapping."""
-    if weights is None:
-        return None
-    if isinstance(weights, Mapping):
-        return {str(path): np.asarray(array) for path, array in weights.items()}
-    return files.read_arrays(weights)
-
-
-def _fixed(kind: TensorType) -> tuple[int, ...]:
-    return tuple(evaluate(dim, {}) for dim in kind.shape)
 
 
 def _fail(code: str, message: str, found: str = "", hint: str | None = None) -> NoReturn:

@@ -17,7 +17,8 @@ from .compiler.inference.expand import expand
 from .compiler.training.optimisers import has_momentum
 from .compiler.training.step import Objective, Recipe, Rule
 from .feeding import Feeding, confusable, feeding
-from .program import Program, located_faults, weight_arrays
+from .given_weights import fit_weights, weight_arrays
+from .program import Program, located_faults
 from .runtime.faults import RuntimeFault
 from .runtime.train.checkpoints import BEST, LAST, made_folder, read_checkpoint
 from .runtime.train.confusion import Confusion
@@ -182,7 +183,7 @@ class Work:
         # The model's weights, and those that only training uses.
         for one in (replace(self.program, graph=self.training.graph), self.program):
             if arrays is not None:
-                found |= one.fit_weights(arrays, "the weights", sizes, False, note)
+                found |= fit_weights(one, arrays, "the weights", sizes, False, note)
             found |= one.initial_weights(seed, sizes, found.keys())
         return found
 

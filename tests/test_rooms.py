@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (
     *("compiled", "decide", "derivatives", "estimators", "execution", "feeding", "fitting"),
-    *("inference", "learning", "program", "proof", "specs", "steps", "training", "zoo"),
+    *("given_weights", "inference", "learning", "program", "proof", "specs", "steps"),
+    *("training", "zoo"),
 )
 """Modules at the root: the public face."""
 
