@@ -164,10 +164,6 @@ def _gives_batches(what: object) -> bool:
     return isinstance(what, Iterable) or callable(what)
 
 
-def _gives_batches(what: object) -> bool:
-    return isinstance(what, Iterable) or callable(what)
-
-
 # ---------------------------------------------------------------- fitting
 
 
