@@ -12,6 +12,7 @@ import numpy as np
 from .compiler.autodiff import How, adjoint, differentiate, gradient_name, to_training
 from .compiler.inference.expand import expand
 from .compiler.ir.graph import Graph, Value
+from .execution import Kept
 from .program import Program, located_faults
 from .spec.diagnostics import Diagnostic, SpecError
 
@@ -33,7 +34,8 @@ class ValueAndGrad:
     wrt: tuple[str, ...]
     state: tuple[str, ...] = ()
     engine: str = "reference"
-    _plans: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+    precise: bool = False
+    _plans: Kept = field(default_factory=Kept, repr=False, compare=False)
 
     def __call__(
         self,
@@ -72,10 +74,11 @@ class ValueAndGrad:
             arrays = {name: np.asarray(array) for name, array in inputs.items()}
             sizes = self.program.sizes_of(arrays, weights)
             key = tuple(sorted(sizes.items()))
-            if key not in self._plans:
-                text = module_source(self.program, sizes)
-                self._plans[key] = plan_of(text, self.program.name)
-            return Module(self._plans[key], weights, None).run(arrays)
+            plan = self._plans.get(key)
+            if plan is None:
+                text = module_source(self.program, sizes, precise=self.precise)
+                plan = self._plans.put(key, plan_of(text, self.program.name))
+            return Module(plan, weights, None).run(arrays)
 
 
 def value_and_grad(
@@ -85,15 +88,16 @@ def value_and_grad(
     training: bool = False,
     engine: str = "reference",
     how: How | None = None,
+    precise: bool = False,
 ) -> ValueAndGrad:
     """The program with derivatives of one of its outputs, which must be a single number.
 
     ``of`` may be left out when there is one such output. ``wrt`` are weight paths, labels that
     stand for all weights below them, and input names; all weights but buffers by default. In
     ``training`` mode norms use the statistics of the batch and dropout drops. ``engine`` is that of
-    :meth:`Program.run`; ``how`` says how loops are differentiated. Raises :class:`SpecError` E802
-    for names that do not exist, E101 for an output that is no number, E804 for an op that the
-    engine does not have.
+    :meth:`Program.run`, which ``precise`` forbids Winograd; ``how`` says how loops are
+    differentiated. Raises :class:`SpecError` E802 for names that do not exist, E101 for an output
+    that is no number, E804 for an op that the engine does not have.
     """
     with located_faults(program.sources):
         program.require_runnable(engine)
@@ -109,7 +113,7 @@ def value_and_grad(
             graph, dict(graph.outputs)[name], list(values.values()), list(values), how or How()
         )
         made = replace(program, graph=made)
-        return ValueAndGrad(made, name, tuple(values), tuple(state), engine)
+        return ValueAndGrad(made, name, tuple(values), tuple(state), engine, precise)
 
 
 def backward_graph(program: Program) -> Graph:

@@ -299,6 +299,7 @@ class Program(Questions):
         section's own without it. ``epochs=3``, ``out="runs/x"``, ``engine="reference"`` and the
         like take the place of what the section says. Steps are compiled unless another engine is
         asked for; where an op has no kernel, the reference interpreter runs them, and that is told.
+        ``precise=True`` compiles without Winograd.
         """
         from .training import train
 
@@ -310,11 +311,12 @@ class Program(Questions):
         wrt: Sequence[str] | None = None,
         training: bool = False,
         engine: str = "reference",
+        precise: bool = False,
     ) -> ValueAndGrad:
         """Derivatives of an output that is one number; see :func:`derivatives.value_and_grad`."""
         from .derivatives import value_and_grad
 
-        return value_and_grad(self, of, wrt, training, engine)
+        return value_and_grad(self, of, wrt, training, engine, precise=precise)
 
     def solve(self, inputs: Mapping[str, Any] | None = None, **how: Any) -> Solution:
         """Solve a decision process from its model: see :func:`tilth.decide.solve`."""

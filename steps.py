@@ -26,17 +26,21 @@ from .compiler.training.step import (
     step_graph,
     update_graph,
 )
+from .execution import KEPT, Kept
 from .runtime.train.loop import SCORES, Stage
 from .runtime.train.step import LOSS, Arrays, Call, Group, Layout, State, initial_state
 
 Note = Callable[[str], None]
 """Gets a line for who waits or wonders."""
 
-Compile = Callable[[Graph, bool, Note], Call]
-"""Makes code of a graph whose sizes are known; the flag says that weights change at every call."""
+Compile = Callable[[Graph, Options, Note], Call]
+"""Makes code of a graph whose sizes are known."""
+
+Measure = Callable[[Graph, Options], int]
+"""The bytes that such code takes."""
 
 
-def by_reference(graph: Graph, training: bool, note: Note) -> Call:
+def by_reference(graph: Graph, options: Options, note: Note) -> Call:
     """The reference interpreter: numpy, exact and slow."""
     run = Interpreter(graph)
 
@@ -47,7 +51,7 @@ def by_reference(graph: Graph, training: bool, note: Note) -> Call:
     return call
 
 
-def by_cpu(graph: Graph, training: bool, note: Note) -> Call:
+def by_cpu(graph: Graph, options: Options, note: Note) -> Call:
     """Compiled for this machine's CPU; ``note`` is told of a wait for new kernels."""
     from .compiled import graph_source, plan_of
     from .runtime.kernel_cache import is_cached
@@ -55,7 +59,7 @@ def by_cpu(graph: Graph, training: bool, note: Note) -> Call:
 
     # A call reads weights where they lie, in the buffers that training moves.
     graph, paths = weights_as_inputs(graph)
-    text = graph_source(graph, graph.name, None, Options(training=training))
+    text = graph_source(graph, graph.name, None, options)
     plan = plan_of(text, "step")
     kernels = {row.kernel.name: row.kernel for row in plan.rows if row.kernel is not None}
     if new := sum(not is_cached(name, kernel.source()) for name, kernel in kernels.items()):
@@ -105,19 +109,24 @@ DEFAULT = "cpu"
 """The engine where none is asked for; graphs for which it has no kernel go to the reference."""
 
 
-def cpu_memory(graph: Graph) -> int:
+def reference_memory(graph: Graph, options: Options) -> int:
+    """Bytes of the values that the reference interpreter holds at once."""
+    return memory_of(graph)
+
+
+def cpu_memory(graph: Graph, options: Options) -> int:
     """Bytes that the compiled code of a step holds: arena, scratch, packed weights, in and out."""
     from .compiled import graph_source, plan_of
     from .runtime.machine import cores
 
-    plan = plan_of(graph_source(graph, graph.name, None, Options(training=True)), "step")
+    plan = plan_of(graph_source(graph, graph.name, None, options), "step")
     ports = sum(
         np.dtype(port.dtype).itemsize * prod(port.shape) for port in (*plan.inputs, *plan.outputs)
     )
     return plan.arena_bytes + cores() * plan.scratch_bytes + plan.weight_bytes + ports
 
 
-MEASURES: dict[str, Callable[[Graph], int]] = {"reference": memory_of, "cpu": cpu_memory}
+MEASURES: dict[str, Measure] = {"reference": reference_memory, "cpu": cpu_memory}
 """Bytes that a step takes, by the engine that runs it."""
 
 
@@ -126,10 +135,10 @@ def without_kernel(fault: OpError) -> bool:
     return fault.code == "E804"
 
 
-def default_memory(graph: Graph) -> int:
+def default_memory(graph: Graph, options: Options) -> int:
     """Bytes that a step takes where no engine is asked for."""
     try:
-        return MEASURES[DEFAULT](graph)
+        return MEASURES[DEFAULT](graph, options)
     except OpError as fault:
         if not without_kernel(fault):
             raise
@@ -141,14 +150,15 @@ class Budget:
     """The most bytes that a step may take, and how they are counted."""
 
     bytes: int
-    measure: Callable[[Graph], int]
+    measure: Measure
 
 
 @dataclass
 class Steps:
     """The steps of a training graph; an engine for :class:`runtime.train.loop.Loop`.
 
-    Steps are differentiated once, with the batch open, and compiled for each shape of batches.
+    Steps are differentiated once, with the batch open, and compiled for each shape of batches;
+    the code of the last shapes that came is kept.
 
     Parameters
     ----------
@@ -167,7 +177,10 @@ class Steps:
     classes
         Scores of classes that evaluation puts out beside losses and metrics.
     note
-        Gets a line about kernels to wait for, and about what the reference runs instead.
+        Gets a line about kernels to wait for, about what the reference runs instead, and about
+        batches of so many shapes that code is made again.
+    precise
+        Forbids Winograd and other rewrites that round differently from the reference.
     """
 
     graph: Graph
@@ -178,9 +191,10 @@ class Steps:
     budget: Budget | None = None
     classes: Value | None = None
     note: Note = lambda line: None
+    precise: bool = False
     _graphs: dict[Any, Step] = field(default_factory=dict, repr=False)
-    _stages: dict[Any, Stage] = field(default_factory=dict, repr=False)
-    _calls: dict[Any, Call] = field(default_factory=dict, repr=False)
+    _code: Kept = field(default_factory=Kept, repr=False)
+    _met: set[Any] = field(default_factory=set, repr=False)
     _noted: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
@@ -206,8 +220,8 @@ class Steps:
 
     def evaluate(self, batch: Mapping[str, np.ndarray]) -> Call:
         """Losses and metrics of a batch, in the mode of inference."""
-        key = _shapes(batch)
-        if key not in self._calls:
+        made = self._made_for(batch)
+        if "evaluate" not in made:
             graph = self.graph.copy()
             names = {output: name for name, output in self.recipe.metrics.items()}
             alone = len(self.objectives) == 1
@@ -215,8 +229,9 @@ class Steps:
             graph.outputs = [(names[n], value) for n, value in graph.outputs if n in names]
             if self.classes is not None:
                 graph.set_output(SCORES, self.classes)
-            self._calls[key] = self._compiled(_bound(graph, batch), False, "validation runs")
-        return self._calls[key]
+            graph = _bound(graph, batch)
+            made["evaluate"] = self._compiled(graph, self._options(False), "validation runs")
+        return made["evaluate"]
 
     def culprit(self, turn: int, stage: Stage, inputs: Arrays, weights: Arrays) -> str | None:
         """Where the first NaN or infinity of a step came from."""
@@ -231,26 +246,45 @@ class Steps:
     # ------------------------------------------------------------ helpers
 
     def _stage(self, turn: int, part: str, batch: Mapping[str, np.ndarray]) -> Stage:
-        key = (turn, part, _shapes(batch))
-        if key not in self._stages:
+        made, key = self._made_for(batch), (turn, part)
+        if key not in made:
             graph, layout = self._within_budget(turn, part, batch)
-            self._stages[key] = Stage(layout, self._compiled(graph, True, "steps run"))
-        return self._stages[key]
+            made[key] = Stage(layout, self._compiled(graph, self._options(True), "steps run"))
+        return made[key]
 
-    def _compiled(self, graph: Graph, training: bool, what: str) -> Call:
+    def _made_for(self, batch: Mapping[str, np.ndarray]) -> dict[Any, Any]:
+        """The code that is kept for batches of these shapes, by what it does."""
+        key = _shapes(batch)
+        made = self._code.get(key)
+        if made is None:
+            if key in self._met:
+                self._note_once(
+                    f"batches come in more than {KEPT} shapes, so steps are compiled again for "
+                    "some of them; fewer lengths, padded, would be faster"
+                )
+            self._met.add(key)
+            made = self._code.put(key, {})
+        return made
+
+    def _note_once(self, line: str) -> None:
+        if line not in self._noted:
+            self._noted.add(line)
+            self.note(line)
+
+    def _options(self, training: bool) -> Options:
+        return Options(self.precise, training)
+
+    def _compiled(self, graph: Graph, options: Options, what: str) -> Call:
         """Code of a graph, by the reference where the default engine has no kernel for it."""
         if self.compile is not None:
-            return self.compile(graph, training, self.note)
+            return self.compile(graph, options, self.note)
         try:
-            return ENGINES[DEFAULT](graph, training, self.note)
+            return ENGINES[DEFAULT](graph, options, self.note)
         except OpError as fault:
             if not without_kernel(fault):
                 raise
-            line = f"{what} in the reference interpreter, which is slow: {fault.message}"
-            if line not in self._noted:
-                self._noted.add(line)
-                self.note(line)
-            return by_reference(graph, training, self.note)
+            self._note_once(f"{what} in the reference interpreter, which is slow: {fault.message}")
+            return by_reference(graph, options, self.note)
 
     def _within_budget(
         self, turn: int, part: str, batch: Mapping[str, np.ndarray]
@@ -260,8 +294,12 @@ class Steps:
         graph, budget = _bound(step.graph, batch), self.budget
         if budget is None:
             return graph, step.layout
+
+        def measure(graph: Graph) -> int:
+            return budget.measure(graph, self._options(True))
+
         try:
-            made = fit_memory(graph, step.forward, budget.bytes, measure=budget.measure)
+            made = fit_memory(graph, step.forward, budget.bytes, measure=measure)
         except OpError as fault:
             if fault.code != "E703" or self.recipe.how.recompute or not graph.of_op(*LOOPS):
                 raise
@@ -269,7 +307,7 @@ class Steps:
             return made, step.layout
         step = self._step(turn, part, recompute=True)
         graph = _bound(step.graph, batch)
-        made = fit_memory(graph, step.forward, budget.bytes, measure=budget.measure)
+        made = fit_memory(graph, step.forward, budget.bytes, measure=measure)
         return made, step.layout
 
     def _step(self, turn: int, part: str, recompute: bool = False) -> Step:

@@ -82,16 +82,20 @@ def train(
     resume: bool = False,
     weights: Any = None,
     engine: str | None = None,
+    precise: bool = False,
     show: bool | Watcher = True,
 ) -> Run:
-    """Train a program; see :meth:`Program.train`."""
+    """Train a program; see :meth:`Program.train`.
+
+    ``precise`` compiles steps without Winograd and what else rounds differently from the reference.
+    """
     with located_faults(program.sources):
         training, section = stated(program)
         section = _with(section, epochs=epochs, steps=steps, batch=batch, seed=seed)
         if section.epochs is None and section.steps is None:
             section = replace(section, epochs=EPOCHS)
         fed = feeding(program, training, section, data, validate)
-        work = Work(program, training, section, fed, engine)
+        work = Work(program, training, section, fed, engine, precise)
         return work.run(_folder(out, resume), resume, weights, show)
 
 
@@ -104,6 +108,7 @@ def range_test(
     steps: int = 100,
     out: str | os.PathLike[str] | None = None,
     engine: str | None = None,
+    precise: bool = False,
     **given: Any,
 ) -> RangeTest:
     """Train for a while with a rate that grows from ``low`` to ``high``; what the loss does.
@@ -120,8 +125,8 @@ def range_test(
         weights = given.pop("weights", None)
         training, section = stated(program)
         section = replace(_with(section, **given), epochs=None, steps=steps, schedule=(), ema=None)
-        work = Work(program, training, section, feeding(program, training, section, data, None),
-                    engine)  # fmt: skip
+        fed = feeding(program, training, section, data, None)
+        work = Work(program, training, section, fed, engine, precise)
         found = work.range_test(Sweep(low, high, steps), weights)
         if out is not None:
             found.save(made_folder(out))
@@ -149,6 +154,7 @@ class Work:
         section: Train,
         fed: Feeding,
         engine: str | None = None,
+        precise: bool = False,
     ) -> None:
         if engine is not None and engine not in ENGINES:
             hint = f"there is {', '.join(ENGINES)}"
@@ -166,8 +172,9 @@ class Work:
         self.confusable = confusable(graph, fed) if fed.held_out is not None else None
         scores = None if self.confusable is None else self.confusable[0]
         self.steps = Steps(
-            graph, self.objectives, recipe, compile, section.accumulate, budget, scores
-        )
+            graph, self.objectives, recipe, compile, section.accumulate, budget, scores,
+            precise=precise,
+        )  # fmt: skip
         batches = fed.batches if section.epochs is not None else None
         unit = max(1, (batches or 1) // section.accumulate)
         self.turns = [
@@ -363,6 +370,9 @@ def _watching(
 
 class Silent:
     """Shows nothing."""
+
+    def prepared(self, seconds: float) -> None:
+        """After code was compiled."""
 
     def step(self, epoch: int, done: int, examples: int, values: Mapping[str, float]) -> None:
         """After a step."""

@@ -30,6 +30,9 @@ def configure(parser: ArgumentParser) -> None:
         help="cpu: compiled; reference: numpy, slow; by default compiled where ops have kernels",
     )  # fmt: skip
     parser.add_argument(
+        "--precise", action="store_true", help="compile without Winograd and reassociation of sums"
+    )
+    parser.add_argument(
         "--range-test", nargs="?", const="1e-6:10", metavar="LOW:HIGH",
         help="find a learning rate instead: train for a while with a growing one (1e-6:10)",
     )  # fmt: skip
@@ -54,6 +57,7 @@ def run(args: Namespace) -> int:
         resume=args.resume,
         weights=args.weights,
         engine=args.engine,
+        precise=args.precise,
         show=True,
     )
     if args.json:
@@ -66,8 +70,9 @@ def run(args: Namespace) -> int:
 def _range_test(args: Namespace, program: Program, folder: Path) -> int:
     low, high = _bounds(args.range_test)
     found = range_test(
-        program, args.data, low=low, high=high, out=folder, engine=args.engine, weights=args.weights
-    )
+        program, args.data, low=low, high=high, out=folder, engine=args.engine,
+        precise=args.precise, weights=args.weights,
+    )  # fmt: skip
     numbers = {"steepest": found.steepest, "largest": found.largest, "suggested": found.suggested}
     if args.json:
         say_json({"name": program.name, "folder": str(folder), "steps": len(found.rates),

@@ -11,10 +11,11 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -46,6 +47,7 @@ SCORES = "@scores"
 
 Batch = Mapping[str, np.ndarray]
 Values = dict[str, float]
+Made = TypeVar("Made")
 
 
 class Batches(Protocol):
@@ -96,6 +98,10 @@ class Engine(Protocol):
 
 class Watcher(Protocol):
     """What shows progress (see ``progress.py``)."""
+
+    def prepared(self, seconds: float) -> None:
+        """After code was compiled, or found, for batches of some shape."""
+        ...
 
     def step(self, epoch: int, done: int, examples: int, values: Mapping[str, float]) -> None:
         """After a step."""
@@ -297,7 +303,7 @@ class Loop:
         means, weights, classes = _Means(), state.averaged, self.settings.classes
         confusion = None if classes is None else Confusion(classes.names)
         for batch in held_out.epoch(0):
-            found = dict(self.engine.evaluate(batch)(batch, weights))
+            found = dict(self._prepared(self.engine.evaluate, batch)(batch, weights))
             if classes is not None and confusion is not None:
                 scores = np.moveaxis(found.pop(SCORES), classes.axis, 1)
                 confusion.add(batch[classes.label], scores)
@@ -323,15 +329,23 @@ class Loop:
         scalars[MOMENTUM] = turn.momentum if rates.momentum is None else rates.momentum
         key = np.array([self.settings.seed, progress.batches], np.uint64)
         batch = {**batch, "key": key}
-        stage = self.engine.step(place, batch)
+        stage = self._prepared(self.engine.step, place, batch)
         state, values = self._call(place, stage, state, batch, scalars)
         if self.settings.accumulate > 1:
             if (progress.batches + 1) % self.settings.accumulate:
                 return state, values
-            state, more = self._call(place, self.engine.update(place), state, {}, scalars)
+            update = self._prepared(self.engine.update, place)
+            state, more = self._call(place, update, state, {}, scalars)
             values |= more
         progress.updates += 1
         return state, {**values, RATE: rates.lr}
+
+    def _prepared(self, make: Callable[..., Made], *what: Any) -> Made:
+        """What the engine makes; the watcher is told how long that took."""
+        begun = time.monotonic()
+        made = make(*what)
+        self.watcher.prepared(time.monotonic() - begun)
+        return made
 
     def _call(
         self, place: int, stage: Stage, state: State, batch: Batch, scalars: Values

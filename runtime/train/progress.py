@@ -50,7 +50,7 @@ class Display:
         self._steps_here = 0
         self._rate = _Rate(clock)
         live = self._stream.isatty() if terminal is None else terminal
-        self._bar = _Bar(self._stream, epochs) if live else None
+        self._bar = _Bar(self._stream) if live else None
 
     def __enter__(self) -> Display:
         if self._bar is not None:
@@ -66,12 +66,18 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
+    def prepared(self, seconds: float) -> None:
+        """Code was made for that long: it is no part of a step, and steps to come need none."""
+        self._started += seconds
+        self._rate.leave_out(seconds)
+
     def step(self, epoch: int, done: int, examples: int, values: Mapping[str, float]) -> None:
         """After a step: ``done`` steps of the epoch (from 0) are made, this one of ``examples``."""
         self._steps_here += 1
         self._rate.add(examples)
         if self._bar is not None:
-            self._bar.move(epoch + self._share(done), self._text(epoch, values))
+            share = (epoch + self._share(done)) / self._epochs
+            self._bar.move(share, f"{self._text(epoch, values)}{self._left(epoch, done)}")
         elif self._clock() - self._said > QUIET:
             where = f"step {done}" + (f"/{self._batches}" if self._batches else "")
             self._line(f"{self._text(epoch, values)}  {where}{self._left(epoch, done)}")
@@ -97,7 +103,7 @@ class Display:
         return "  ".join(parts + ([f"{rate:,.0f} {self._unit}/s"] if rate else []))
 
     def _left(self, epoch: int, done: int) -> str:
-        """The time that is left, from the steps that this process made."""
+        """The time that is left, from the steps that this process made, compiling left out."""
         if not self._batches or not self._steps_here:
             return ""
         left = (self._epochs - epoch) * self._batches - done
@@ -135,6 +141,10 @@ class _Rate:
         self._examples = self._examples * kept + examples
         self._seconds = self._seconds * kept + passed
 
+    def leave_out(self, seconds: float) -> None:
+        """Count so much of the time since the last step for nothing."""
+        self._last += seconds
+
     @property
     def value(self) -> float:
         return self._examples / self._seconds if self._seconds > 0 else 0.0
@@ -143,19 +153,18 @@ class _Rate:
 class _Bar:
     """A bar over the whole run, with its text, by rich."""
 
-    def __init__(self, stream: IO[str], epochs: int) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self._console = Console(file=stream, force_terminal=True, highlight=False)
         self._progress = Progress(
             BarColumn(bar_width=20),
             TextColumn("{task.description}", markup=False),
-            TimeRemainingColumn(),
             console=self._console,
             transient=True,
         )
-        self._task: Any = self._progress.add_task("", total=epochs)
+        self._task: Any = self._progress.add_task("", total=1.0)
 
     def start(self) -> None:
         self._progress.start()
@@ -164,6 +173,7 @@ class _Bar:
         self._progress.stop()
 
     def move(self, done: float, text: str) -> None:
+        """Show a share of the run."""
         self._progress.update(self._task, completed=done, description=text)
 
     def print(self, text: str) -> None:

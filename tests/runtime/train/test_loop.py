@@ -1,5 +1,6 @@
 """Training end to end: bits, interruption, stopping, faults; by both engines where bits count."""
 
+import gc
 import json
 import os
 import re
@@ -7,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
+from tilth.execution import KEPT
+from tilth.feeding import feeding
 from tilth.program import SpecError, load
 from tilth.runtime import kernel_cache
 from tilth.runtime.data import ArrayDataset
 from tilth.runtime.train.checkpoints import LAST, load_checkpoint, read_checkpoint
 from tilth.runtime.train.confusion import read_confusion
 from tilth.runtime.train.logging import read_metrics
-from tilth.training import Silent
+from tilth.steps import ENGINES, by_reference
+from tilth.training import Silent, Work, stated
 
 SPEC = """tilth: 1
 name: tiny
@@ -374,6 +379,58 @@ def test_what_has_kernels_is_compiled_without_being_asked_for(spec):
     run = load(spec()).train(examples(), show=noting)
     assert not any("reference" in line for line in noting.lines)
     assert same(run.weights, load(spec()).train(examples(), engine="cpu", show=False).weights)
+
+
+def test_the_time_that_compiling_takes_is_told_apart(spec, monkeypatch):
+    class Timing(Silent):
+        waits, counts = (), ()
+
+        def prepared(self, seconds):
+            self.waits += (seconds,)
+
+        def step(self, epoch, done, examples, values):
+            self.counts += (len(self.waits),)
+
+    def slowly(graph, options, note):
+        time.sleep(0.2)
+        return by_reference(graph, options, note)
+
+    monkeypatch.setitem(ENGINES, "reference", slowly)
+    timing = Timing()
+    load(spec()).train(examples(), validate=examples(16), epochs=2, engine="reference", show=timing)
+    slow = [place for place, seconds in enumerate(timing.waits) if seconds > 0.1]
+    # The first batch of six, and the first validation.
+    assert slow == [0, 6] and timing.counts == (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13)
+
+
+def test_steps_of_many_shapes_are_not_all_kept(spec):
+    noting, lengths = Noting(), [*range(2, KEPT + 4), 2, 3, KEPT + 3]
+    text = SPEC.replace("f32[N, 6]", "f32[N, T, 6]").replace(" >> bn as norm", "")
+    text = text.replace("i32[N]", "i32[N, T]").replace("label)", "label, axis=2)")
+    program = load(spec(text), set={"train.epochs": 1})
+    training, section = stated(program)
+    made = {}
+
+    def counting(graph, options, note):
+        call = by_reference(graph, options, note)
+        shape = graph.type_of(graph.operands(graph.of_op("tanh")[0][0])[0]).shape
+        held = made.setdefault(shape[1], [])
+        held.append(weakref.ref(call))
+        return call
+
+    batches = [
+        {"x": np.zeros((4, t, 6), np.float32), "label": np.zeros((4, t), np.int32)} for t in lengths
+    ]
+    work = Work(program, training, section, feeding(program, training, section, batches, None))
+    work.steps.compile = counting
+    work.run(None, False, None, noting)
+    gc.collect()
+    kept = [t for t, calls in made.items() if any(call() is not None for call in calls)]
+    # The two that came back after they had gone were compiled again.
+    assert len(kept) == KEPT and {2, 3, KEPT + 3} <= set(kept)
+    assert [t for t, calls in made.items() if len(calls) == 2] == [2, 3]
+    (line,) = noting.lines
+    assert f"more than {KEPT} shapes" in line
 
 
 def test_scheduled_drop_path_is_compiled(spec):

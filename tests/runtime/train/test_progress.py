@@ -55,6 +55,34 @@ def test_a_resumed_run_counts_its_own_steps_for_the_time_left():
     assert stream.getvalue().splitlines() == ["epoch 8/10  1 examples/s  20 s left"]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_compiling_counts_neither_for_the_rate_nor_for_the_time_left(terminal):
+    clock, stream = Clock(), io.StringIO()
+    with Display(3, 10, "images", stream, terminal, clock) as display:
+        for step in range(10):
+            # Full batches, the last one and validation, each of a shape of its own.
+            compiling = {0: 40.0, 9: 20.0}.get(step, 0.0)
+            clock.now += compiling
+            display.prepared(compiling)
+            clock.now += 0.5
+            display.step(0, step + 1, 32, {})
+        clock.now += 7
+        display.prepared(7)
+        display.epoch(0, {})
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert "epoch 1/3  64 images/s  10 s left" in text
+
+
+def test_a_terminal_shows_the_time_left_within_an_epoch():
+    clock, stream = Clock(), io.StringIO()
+    with Display(2, 10, stream=stream, terminal=True, clock=clock) as display:
+        clock.now += 0.5
+        display.step(0, 1, 32, {})
+        assert display._bar is not None
+        display._bar._progress.refresh()
+    assert "epoch 1/2  64 examples/s  10 s left" in stream.getvalue()
+
+
 def test_the_rate_follows_a_change():
     clock, stream = Clock(), io.StringIO()
     display = Display(2, 1000, stream=stream, clock=clock)
