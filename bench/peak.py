@@ -13,7 +13,7 @@ import numpy as np
 from ..runtime.kernel_cache import kernel
 from ..runtime.kernels import tile
 from ..runtime.simd import lanes
-from ..runtime.walker import counter_words, walk
+from ..runtime.walker import Walk
 from .problem import Arrays, Problem
 
 TILES = {16: (14, 2), 8: (6, 1), 4: (6, 1)}
@@ -45,11 +45,12 @@ def prepare_peak(problem: Problem, threads: int, setting: str) -> Callable[[], A
     w = np.full(LENGTH * blocks * tile.BLOCK, 0.25, np.float32)
     y = np.zeros(tasks * pixels * blocks * tile.BLOCK, np.float32)
 
-    def call() -> Arrays:
-        addresses = (x.ctypes.data, w.ctypes.data, y.ctypes.data)
-        rows = np.array([made.address, tasks, *addresses, REPEATS, LENGTH], np.int64)
-        starts, counters = np.zeros(1, np.int64), np.zeros(counter_words(threads, 0), np.int64)
-        walk(rows, starts, counters, threads)
+    addresses = (x.ctypes.data, w.ctypes.data, y.ctypes.data)
+    row = np.array([made.address, tasks, *addresses, REPEATS, LENGTH], np.int64)
+    walk = Walk(row, np.zeros(1, np.int64), threads)
+
+    def call(kept: tuple[np.ndarray, ...] = (x, w, y)) -> Arrays:
+        walk.run()
         return {}
 
     return call
@@ -95,10 +96,11 @@ def prepare_memory(problem: Problem, threads: int, setting: str) -> Callable[[],
     made = kernel(f"copy_w{width}", _copy_source(width))
     x, y = np.ones(COPIED // 4, np.float32), np.zeros(COPIED // 4, np.float32)
 
-    def call() -> Arrays:
-        row = [made.address, PIECES, x.ctypes.data, y.ctypes.data, COPIED // PIECES]
-        counters = np.zeros(counter_words(threads, 0), np.int64)
-        walk(np.array(row, np.int64), np.zeros(1, np.int64), counters, threads)
+    words = [made.address, PIECES, x.ctypes.data, y.ctypes.data, COPIED // PIECES]
+    walk = Walk(np.array(words, np.int64), np.zeros(1, np.int64), threads)
+
+    def call(kept: tuple[np.ndarray, ...] = (x, y)) -> Arrays:
+        walk.run()
         return {}
 
     return call

@@ -10,9 +10,9 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, product
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .machine import give_back_memory
 from .memory import address, aligned
 from .row_wise import Sources
 from .weights import Piece
+
+if TYPE_CHECKING:
+    from .walker import Walk
 
 IO = SPACES.index("io")
 """Bases from this on are inputs and outputs, whose memory is another at every call."""
@@ -111,14 +114,12 @@ class Plan:
 
 @dataclass
 class _Frame:
-    """Memory of one call in flight; ``ready`` are rows that lack inputs' and outputs' addresses."""
+    """Memory of one call in flight, and the plan's rows on it."""
 
     arena: np.ndarray
     scratch: np.ndarray
-    rows: np.ndarray
-    counters: np.ndarray
     cells: np.ndarray
-    ready: np.ndarray
+    walk: Walk
 
 
 @dataclass
@@ -196,24 +197,32 @@ class Module:
         self._flat = np.array(flat, np.int64)
         self._bases = np.array(bases, np.int64)
         self._starts = np.array(starts, np.int64)
-        self._open = np.flatnonzero(self._bases >= IO)
-        self._ports = self._bases[self._open] - IO
+        places = np.flatnonzero(self._bases >= IO)
+        self._open = np.stack([places, self._bases[places] - IO], axis=1)
         self._kinds = {port.name: np.dtype(port.dtype) for port in self.plan.inputs}
+        self._made = [np.dtype(port.dtype) for port in self.plan.outputs]
 
     def _take(self) -> _Frame:
-        from .walker import counter_words
-
+        """A frame that no call uses."""
         with self._lock:
             if self._pool:
                 return self._pool.pop()
+        return self._frame()
+
+    def _frame(self) -> _Frame:
+        from .walker import Filling, Walk
+
+        threads = self.threads or 1
         arena = aligned(self.plan.arena_bytes)
-        scratch = aligned(self.plan.scratch_bytes * max(1, self.threads or 1))
+        scratch = aligned(self.plan.scratch_bytes * threads)
         cells = np.zeros(max(1, self.plan.cells), np.int64)
         rows = np.empty_like(self._flat)
-        counters = np.zeros(counter_words(self.threads or 1, self._loops), np.int64)
         bases = [0, *map(address, (arena, self._packed, scratch, cells, rows))]
         known = np.append(np.array(bases, np.int64), 0)[np.minimum(self._bases, IO)]
-        return _Frame(arena, scratch, rows, counters, cells, self._flat + known)
+        ports = len(self.plan.inputs) + len(self.plan.outputs)
+        filling = Filling(self._flat + known, ports, self._open, cells)
+        walk = Walk(rows, self._starts, threads, self._loops, filling)
+        return _Frame(arena, scratch, cells, walk)
 
     # ------------------------------------------------------------ calling
 
@@ -230,19 +239,16 @@ class Module:
         ``into`` are arrays, by output, that may be overwritten: an output is put there where it
         fits, else in a new array. They must share no memory with the inputs.
         """
-        from .walker import walk
-
         arrays = [self._input(port, inputs) for port in self.plan.inputs]
-        self._unknown(inputs)
-        results = [_room_for(port, (into or {}).get(port.name)) for port in self.plan.outputs]
-        with self._lock:
-            self._in_flight += 1
-            alone = self._in_flight == 1
+        if len(inputs) > len(arrays):
+            self._unknown(inputs)
+        results = self._results(into or {})
         frame = self._take()
+        with self._lock:
+            team = self.threads if self._in_flight == 0 else 1
+            self._in_flight += 1
         try:
-            self._fill(frame, [*arrays, *results])
-            team = (self.threads or 1) if alone else 1
-            walk(frame.rows, self._starts, frame.counters, team, self._loops)
+            frame.walk.run([*arrays, *results], team)
             self._check(frame.cells)
         finally:
             with self._lock:
@@ -255,26 +261,18 @@ class Module:
 
         Rows in loops run once, as in the first turn, and ends of loops are left out.
         """
-        from .walker import walk
-
         arrays = [self._input(port, inputs) for port in self.plan.inputs]
-        results = [np.empty(port.shape, port.dtype) for port in self.plan.outputs]
+        arrays += self._results({})
         times = np.zeros((rounds, len(self._starts)))
         frame = self._take()
         try:
-            self._fill(frame, [*arrays, *results])
-            for turn in range(rounds):
-                for place, row in enumerate(self.plan.rows):
-                    if row.kernel is None:
-                        continue
-                    frame.counters[:] = 0
-                    here = self._starts[place : place + 1]
+            for turn, (place, row) in product(range(rounds), enumerate(self.plan.rows)):
+                if row.kernel is not None:
                     start = perf_counter()
-                    walk(frame.rows, here, frame.counters, self.threads or 1)
+                    frame.walk.run_row(place, arrays)
                     times[turn, place] = perf_counter() - start
         finally:
-            with self._lock:
-                self._pool.append(frame)
+            self._pool.append(frame)
         medians = np.median(times, axis=0)
         rows = zip(self.plan.rows, medians, strict=True)
         return [
@@ -283,12 +281,17 @@ class Module:
             if row.kernel is not None
         ]
 
-    def _fill(self, frame: _Frame, arrays: list[np.ndarray]) -> None:
-        """The addresses of one call in its rows."""
-        np.copyto(frame.rows, frame.ready)
-        frame.rows[self._open] += np.array([*map(address, arrays)], np.int64)[self._ports]
-        frame.counters[:] = 0
-        frame.cells[:] = 0
+    def _results(self, into: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Arrays for the outputs: those given where they fit, else new ones."""
+        found = []
+        for port, kind in zip(self.plan.outputs, self._made, strict=True):
+            given = into.get(port.name)
+            fits = given is not None and given.shape == port.shape and given.dtype == kind
+            if given is not None and fits and given.flags.c_contiguous and given.flags.writeable:
+                found.append(given)
+            else:
+                found.append(np.empty(port.shape, kind))
+        return found
 
     def _check(self, cells: np.ndarray) -> None:
         for check in self.plan.checks:
@@ -311,10 +314,3 @@ class Module:
                 raise RuntimeFault(
                     "E802", f"there is no input `{name}`", f"inputs: {', '.join(known)}"
                 )
-
-
-def _room_for(port: Port, given: np.ndarray | None) -> np.ndarray:
-    fits = given is not None and given.shape == port.shape and given.dtype == port.dtype
-    if given is not None and fits and given.flags.c_contiguous and given.flags.writeable:
-        return given
-    return np.empty(port.shape, port.dtype)

@@ -19,6 +19,7 @@ and a process that finds it there need not wake the compiler.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,43 +28,35 @@ import numba
 import numpy as np
 
 from .kernel_cache import Job, Kernel, kernel
+from .kernels.walking import CALL
 from .memory import address
 
 LINE = 16
 """Words between counters that different threads write: two cache lines, which are fetched as one.
 The counters of a call are the tasks done, each lane's tickets drawn, and each thread's own."""
 
-
-def counter_words(threads: int, loops: int) -> int:
-    """Words of the counters of a call; they are zero at the start of a walk."""
-    return LINE * (1 + threads) + threads * own_words(threads, loops)
-
-
-def own_words(threads: int, loops: int) -> int:
-    """Words of a thread's own counters, in whole lines.
-
-    (turn, visits) of each loop; then, of each lane, its tasks passed and one more than the ticket
-    kept, 0 for none.
-    """
-    return -(-2 * (loops + threads) // LINE) * LINE
-
+TEAM, FIRST, STEPS = map(CALL.index, ("threads", "starts", "steps"))
+"""Words of a call that are not the same at every walk."""
 
 PARALLEL = '''"""All steps on a team of threads."""
 from numba import int64, prange
-from tilth.runtime.kernels.walking import run_steps
+from tilth.runtime.kernels.walking import THREADS, make_ready, run_steps
+from tilth.runtime.simd import load_i64
 
 
-def kernel(rows, starts, steps, counters, own_size, loops, threads):
-    for slot in prange(threads):
-        run_steps(rows, starts, steps, counters, own_size, loops, int64(slot), threads)
+def kernel(call):
+    make_ready(call)
+    for slot in prange(load_i64(call + THREADS)):
+        run_steps(call, int64(slot))
 '''
 
 SERIAL = '''"""All steps on the calling thread."""
-from tilth.runtime.kernels.walking import run_alone
+from tilth.runtime.kernels.walking import make_ready, run_alone
 
 
-def kernel(rows, starts, steps, counters):
-    run_alone(rows, starts, steps, counters)
+def kernel(call):
+    make_ready(call)
+    run_alone(call)
 '''
 
 
@@ -82,57 +75,108 @@ def _walker(parallel: bool) -> _Walker:
     # size: a team may be larger, then some members run after others.
     most = numba.get_num_threads()
     code = kernel(*job(parallel))
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * _words(parallel))(code.address)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_int64)(code.address)
     return _Walker(code, call, most)
 
 
 def job(parallel: bool) -> Job:
     """A walker as a kernel to be compiled."""
-    signature = f"void({', '.join(['int64'] * _words(parallel))})"
     name, source = ("walk_parallel", PARALLEL) if parallel else ("walk_serial", SERIAL)
-    return name, source, signature, parallel
-
-
-def _words(parallel: bool) -> int:
-    return 7 if parallel else 4
+    return name, source, "void(int64)", parallel
 
 
 def wake() -> None:
-    """Make both walkers ready; the first call of a plan would do it."""
+    """Make both walkers ready; the first walk would do it."""
     _walker(False)
     _walker(True)
 
 
-def walk(
-    rows: np.ndarray, starts: np.ndarray, counters: np.ndarray, threads: int, loops: int = 0
-) -> None:
-    """Run a plan.
+@dataclass(frozen=True)
+class Filling:
+    """What the rows become before each walk: ``ready``, with addresses of the walk's arrays added.
+
+    ``arrays`` counts them; ``open`` are pairs (place in the rows, number of the array), int64 of
+    [n, 2]. ``cells`` become 0.
+    """
+
+    ready: np.ndarray
+    arrays: int
+    open: np.ndarray
+    cells: np.ndarray
+
+
+class Walk:
+    """Rows to be walked as often as one likes, one call at a time.
 
     Parameters
     ----------
     rows
         All rows, flat, int64: address, tasks, the kernel's words.
     starts
-        Where each row begins, in words.
-    counters
-        int64, :func:`counter_words` of them, all zero.
+        Where each row begins, in words, int64.
     threads
-        Size of the team; 1 runs on the calling thread.
+        The most threads of a team; 1 runs on the calling thread.
     loops
         How many loops the plan has.
+    filling
+        What the rows become before each walk; they are left as they are without it.
     """
-    steps, places = len(starts), (address(rows), address(starts))
-    if threads == 1:
-        _walker(False).call(*places, steps, address(counters))
-        return
-    walker = _walker(True)
-    before, team = numba.get_num_threads(), min(threads, walker.most)
-    own = own_words(threads, loops)
-    if team == before:
-        walker.call(*places, steps, address(counters), own, loops, threads)
-        return
-    numba.set_num_threads(team)
-    try:
-        walker.call(*places, steps, address(counters), own, loops, threads)
-    finally:
-        numba.set_num_threads(before)
+
+    def __init__(
+        self, rows: np.ndarray, starts: np.ndarray, threads: int, loops: int = 0,
+        filling: Filling | None = None,
+    ) -> None:  # fmt: skip
+        self.threads = threads
+        # A thread's own counters: (turn, visits) of each loop; then, of each lane, its tasks passed
+        # and one more than the ticket kept, 0 for none.
+        own = -(-2 * (loops + threads) // LINE) * LINE
+        counters = np.empty(LINE * (1 + threads) + threads * own, np.int64)
+        none = np.empty(0, np.int64)
+        filling = filling or Filling(none, 0, none.reshape(0, 2), none)
+        self._arrays = np.empty(filling.arrays, np.int64)
+        words = {
+            "rows": rows, "starts": starts, "steps": len(starts), "counters": counters,
+            "counter_words": len(counters), "own_words": own, "loops": loops, "threads": threads,
+            "cells": filling.cells, "cell_words": len(filling.cells), "ready": filling.ready,
+            "ready_words": len(filling.ready), "open": filling.open,
+            "open_words": len(filling.open), "arrays": self._arrays,
+        }  # fmt: skip
+        self._kept = [word for word in words.values() if isinstance(word, np.ndarray)]
+        assert all(array.flags.c_contiguous and array.dtype == np.int64 for array in self._kept)
+        self._call = np.array(
+            [address(w) if isinstance(w, np.ndarray) else w for w in map(words.get, CALL)],
+            np.int64,
+        )
+        self._address = address(self._call)
+
+    def run(self, arrays: Sequence[np.ndarray] = (), threads: int | None = None) -> None:
+        """Walk all rows, on a smaller team than ``self.threads`` if asked to."""
+        for place, array in enumerate(arrays):
+            self._arrays[place] = address(array)
+        self._walk(self.threads if threads is None else threads)
+
+    def run_row(self, place: int, arrays: Sequence[np.ndarray] = ()) -> None:
+        """Walk the row at one place alone."""
+        whole = self._call.copy()
+        self._call[FIRST] += 8 * place
+        self._call[STEPS] = 1
+        try:
+            self.run(arrays)
+        finally:
+            self._call[:] = whole
+
+    def _walk(self, threads: int) -> None:
+        self._call[TEAM] = threads
+        if threads == 1:
+            _walker(False).call(self._address)
+            return
+        walker = _walker(True)
+        before, team = numba.get_num_threads(), min(threads, walker.most)
+        if team == before:
+            walker.call(self._address)
+            return
+        numba.set_num_threads(team)
+        try:
+            walker.call(self._address)
+        finally:
+            numba.set_num_threads(before)

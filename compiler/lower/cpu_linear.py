@@ -24,7 +24,7 @@ def lower_linear(state: Lowering, index: int, node: Node) -> None:
     extras = named_extras(node.attrs, operands) if node.op.startswith("fused") else (
         {"bias": operands[2]} if len(operands) > 2 else {}
     )  # fmt: skip
-    if not _has_kernel(node, operands, extras):
+    if not _has_kernel(node):
         _from_parts(state, index, node, operands, extras)
         return
     few = prod(state.shape(operands[0])[:-1]) <= FEW_ROWS and "residual" not in extras
@@ -71,7 +71,7 @@ def _packed(
     state.emit(kernel, tasks, linear.WORDS, words, path)
 
 
-def _has_kernel(node: Node, operands: list[Value], extras: Any) -> bool:
+def _has_kernel(node: Node) -> bool:
     """Whether a kernel fits: float32, a clamp at most, nothing before the product."""
     activation = str(node.attrs.get("activation", ""))
     return activation in CLAMPS and not node.attrs.get("prologue") and node.type.dtype == "f32"
@@ -132,12 +132,16 @@ def outer_product(state: Lowering, index: int, name: str, d: Flat, x: Flat) -> N
 def _from_parts(
     state: Lowering, index: int, node: Node, operands: list[Value], extras: Any
 ) -> None:
-    """The product as a nest; what is fused with it goes in one pass after it."""
+    """The product alone, with what is fused with it before and after; a nest but in float32."""
     r = Recipe(state, [*operands[:2], *extras.values()])
     named = dict(zip(extras, r.inputs[2:], strict=True))
     x = with_prologue(r, r.inputs[0], named, node)
-    letters = "abcdefgh"[: r.type_of(x).rank - 1]
-    spec = f"{letters}k,nk->{letters}n"
-    y = r("contract", x, r.inputs[1], attrs={"semiring": "sum_product", "spec": spec})
-    y = r("add", y, named["bias"]) if "bias" in named else y
+    bias = [named["bias"]] if "bias" in named else []
+    if node.type.dtype == "f32":
+        y = r("linear", x, r.inputs[1], *bias)
+    else:
+        letters = "abcdefgh"[: r.type_of(x).rank - 1]
+        spec = f"{letters}k,nk->{letters}n"
+        y = r("contract", x, r.inputs[1], attrs={"semiring": "sum_product", "spec": spec})
+        y = r("add", y, *bias) if bias else y
     r.finish(index, with_epilogue(r, y, named, node))

@@ -12,7 +12,7 @@ from ..abi import word_of
 from ..kernel_cache import kernel
 from ..kernels.bellman import FLOWS, HOLDS, LEAKS, REACHES
 from ..machine import cores
-from ..walker import counter_words, walk
+from ..walker import Walk
 from .process import INDEX, Process, ends
 
 TASK = 1 << 15
@@ -60,8 +60,7 @@ def run_kernel(
     found = kernel(chosen.name, chosen.source())
     row = np.array([found.address, tasks, *map(_word, words)], np.int64)
     team = max(1, min(threads, tasks))
-    counters = np.zeros(counter_words(team, 0), np.int64)
-    walk(row, np.zeros(1, np.int64), counters, team)
+    Walk(row, np.zeros(1, np.int64), team).run()
 
 
 def _word(item: np.ndarray | float | int | None) -> int:

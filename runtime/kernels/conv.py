@@ -221,6 +221,8 @@ class ConvKernel:
             *[
                 f"                        prefetch_l1(at, {p * self.step})"
                 for p in range(self.pixels)
+                # Pixels that are nearer than a line's length share it with the one before.
+                if p == 0 or p * self.step // 64 > (p - 1) * self.step // 64
             ],
             "                        count = length if t < full_chunks else tail",
             *tile.multiply(*tile_args, str(self.step), 24, "count", AHEAD),

@@ -48,14 +48,25 @@ def multiply(
 
     ``ahead`` are statements that prefetch, run once a channel.
     """
-    pad = " " * indent
+    pad, unroll = " " * indent, unrolled(step)
     once = [pad + "    " + code for code in [*channel(pixels, blocks, width, step), *ahead]]
+    if unroll == 1:
+        return [f"{pad}for _ in range({count}):", *once]
     return [
-        f"{pad}for _ in range({count} // {UNROLL}):",
-        *(once * UNROLL),
-        f"{pad}for _ in range({count} % {UNROLL}):",
+        f"{pad}for _ in range({count} // {unroll}):",
+        *(once * unroll),
+        f"{pad}for _ in range({count} % {unroll}):",
         *once,
     ]
+
+
+def unrolled(step: str) -> int:
+    """Channels of one turn of the inner loop where pixels are ``step`` bytes apart.
+
+    Pixels that are nearer than so many channels would meet in one turn: a value that was spread for
+    one pixel is another's for a later channel. LLVM keeps it for that, and registers run out.
+    """
+    return min(UNROLL, max(1, int(step) // 4)) if step.isdigit() else UNROLL
 
 
 def channel(pixels: int, blocks: int, width: int, step: str) -> list[str]:

@@ -1,6 +1,7 @@
 """How a thread walks a plan's rows: what the walkers are compiled from (see ``runtime/walker``).
 
-Rows, starts and counters are byte addresses here.
+A call is a row of words, whose address a walker gets; what its words say lies in memory of its own
+(byte addresses here).
 """
 
 from __future__ import annotations
@@ -10,6 +11,21 @@ from numba import int64, njit
 from ..abi import LOOP_END
 from ..atomics import call_kernel, fetch_add, load_acquire, yield_processor
 from ..simd import load_i64, store_i64
+
+CALL = (
+    "rows", "starts", "steps", "counters", "counter_words", "own_words", "loops", "threads",
+    "cells", "cell_words", "ready", "ready_words", "open", "open_words", "arrays",
+)  # fmt: skip
+"""The words of a call. Before the walk ``counters`` and ``cells`` become 0, ``ready`` is copied to
+``rows``, and to each of the rows' words that ``open`` lists the address of an array is added:
+``open`` has pairs (place in ``rows``, place in ``arrays``)."""
+
+AT = {name: 8 * place for place, name in enumerate(CALL)}
+ROWS, STARTS, STEPS, COUNTERS = AT["rows"], AT["starts"], AT["steps"], AT["counters"]
+COUNTER_WORDS, OWN_WORDS, LOOPS = AT["counter_words"], AT["own_words"], AT["loops"]
+THREADS, CELLS, CELL_WORDS = AT["threads"], AT["cells"], AT["cell_words"]
+READY, READY_WORDS, OPEN = AT["ready"], AT["ready_words"], AT["open"]
+OPEN_WORDS, ARRAYS = AT["open_words"], AT["arrays"]
 
 PATIENCE = 2000
 """Looks at a counter before a waiting thread gives up its processor (some microseconds). On a busy
@@ -76,9 +92,30 @@ def run_step(row, tasks, passed, shared, lanes, slot, threads):
 
 
 @njit(error_model="numpy", inline="always")
-def run_steps(rows, starts, steps, counters, own_size, loops, slot, threads):
+def make_ready(call):
+    """What is the same at every call, and the addresses of this call's arrays."""
+    rows = load_i64(call + ROWS)
+    for place in range(load_i64(call + COUNTER_WORDS)):
+        store_i64(load_i64(call + COUNTERS) + place * 8, 0)
+    for place in range(load_i64(call + CELL_WORDS)):
+        store_i64(load_i64(call + CELLS) + place * 8, 0)
+    for place in range(load_i64(call + READY_WORDS)):
+        store_i64(rows + place * 8, load_i64(load_i64(call + READY) + place * 8))
+    pair = load_i64(call + OPEN)
+    for _ in range(load_i64(call + OPEN_WORDS)):
+        word = rows + load_i64(pair) * 8
+        array = load_i64(load_i64(call + ARRAYS) + load_i64(pair + 8) * 8)
+        store_i64(word, load_i64(word) + array)
+        pair += 16
+
+
+@njit(error_model="numpy", inline="always")
+def run_steps(call, slot):
     """All steps, as one member of the team."""
-    own = counters + (threads + 1) * 128 + slot * own_size * 8
+    rows, starts, steps = load_i64(call + ROWS), load_i64(call + STARTS), load_i64(call + STEPS)
+    counters, threads = load_i64(call + COUNTERS), load_i64(call + THREADS)
+    own = counters + (threads + 1) * 128 + slot * load_i64(call + OWN_WORDS) * 8
+    lanes = own + load_i64(call + LOOPS) * 16
     passed = int64(0)
     step = int64(0)
     while step < steps:
@@ -89,15 +126,16 @@ def run_steps(rows, starts, steps, counters, own_size, loops, slot, threads):
                 wait_until(counters, passed)
             step = load_i64(row + 16) if goes_on(row, own) else step + 1
             continue
-        run_step(row, tasks, passed, counters, own + loops * 16, slot, threads)
+        run_step(row, tasks, passed, counters, lanes, slot, threads)
         passed += tasks
         step += 1
 
 
 @njit(error_model="numpy", inline="always")
-def run_alone(rows, starts, steps, counters):
+def run_alone(call):
     """All steps on the calling thread."""
-    own = counters + 256  # after one thread's lane
+    rows, starts, steps = load_i64(call + ROWS), load_i64(call + STARTS), load_i64(call + STEPS)
+    own = load_i64(call + COUNTERS) + 256  # after one thread's lane
     step = int64(0)
     while step < steps:
         row = rows + load_i64(starts + step * 8) * 8

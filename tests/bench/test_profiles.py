@@ -66,7 +66,7 @@ def test_a_profile_that_fails_gives_its_memory_back(problem, monkeypatch):
         raise RuntimeError("a row that fails")
 
     with monkeypatch.context() as patch:
-        patch.setattr(walker, "walk", fail)
+        patch.setattr(walker.Walk, "run_row", fail)
         with pytest.raises(RuntimeError):
             module.profile(inputs)
     assert len(module._pool) == 1

@@ -24,12 +24,12 @@ def kernel(row, task, slot):
 PROGRAM = """
 import numpy as np
 from tilth.runtime import kernel_cache
-from tilth.runtime.walker import walk
+from tilth.runtime.walker import Walk
 
 made = kernel_cache.kernel("add", {source!r})
 cell = np.zeros(1, np.int64)
 row = np.array([made.address, 1, cell.ctypes.data, 40], np.int64)
-walk(row, np.zeros(1, np.int64), np.zeros(16, np.int64), 1)
+Walk(row, np.zeros(1, np.int64), 1).run()
 print(int(cell[0]), made.compiled)
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tilth.runtime import kernel_cache
 from tilth.runtime.abi import LOOP_END
-from tilth.runtime.walker import counter_words, walk
+from tilth.runtime.walker import Filling, Walk
 
 COUNT = '''
 from numba import int64
@@ -51,7 +51,7 @@ def expected(steps: int, width: int) -> np.ndarray:
 def test_every_task_of_a_step_sees_all_of_the_step_before(threads, width):
     steps = 9
     cells, rows, starts = plan(steps, width)
-    walk(rows, starts, np.zeros(counter_words(threads, 0), np.int64), threads)
+    Walk(rows, starts, threads).run()
     assert np.array_equal(cells, expected(steps, width))
 
 
@@ -63,8 +63,7 @@ def test_threads_that_wait_long_for_a_late_one_still_see_its_result(threads):
     cells = np.zeros((steps, 3), np.int64)
     rows = [[late.address, 3, cells.ctypes.data, step] for step in range(steps)]
     starts = np.arange(steps, dtype=np.int64) * 4
-    counters = np.zeros(counter_words(threads, 0), np.int64)
-    walk(np.array(rows, np.int64).reshape(-1), starts, counters, threads)
+    Walk(np.array(rows, np.int64).reshape(-1), starts, threads).run()
     assert cells.tolist() == [[1 + step] * 3 for step in range(steps)]
 
 
@@ -95,7 +94,7 @@ def test_walks_in_several_python_threads_do_not_disturb_each_other():
         cells, rows, starts = plan(8, 5)
         for _ in range(50):
             cells[:] = 0
-            walk(rows, starts, np.zeros(counter_words(2, 0), np.int64), 1 + name % 2)
+            Walk(rows, starts, 2).run(threads=1 + name % 2)
             if not np.array_equal(cells, expected(8, 5)):
                 return
         results[name] = True
@@ -116,9 +115,27 @@ def test_a_loop_goes_back_to_its_first_step():
         rows = [[tally.address, 4, cells[step:].ctypes.data] for step in range(3)]
         flat = [word for row in rows for word in row] + [0, LOOP_END, 1, 0, 3, 0]
         starts = np.array([0, 3, 6, 9], np.int64)
-        walk(np.array(flat, np.int64), starts, np.zeros(counter_words(threads, 1), np.int64),
-             threads, 1)  # fmt: skip
+        walk = Walk(np.array(flat, np.int64), starts, threads, loops=1)
+        walk.run()
         assert list(cells) == [4, 12, 12]
+        walk.run(threads=1)
+        assert list(cells) == [8, 24, 24]
+        walk.run_row(1)
+        assert list(cells) == [8, 28, 24]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_are_filled_before_each_walk(threads):
+    """Addresses of arrays are added where they belong, whatever the last walk left there."""
+    tally = kernel_cache.kernel("tally", TALLY)
+    ready = np.array([tally.address, 3, 8, tally.address, 2, 0], np.int64)
+    rows, cells = np.full(6, 99, np.int64), np.full(2, 7, np.int64)
+    filling = Filling(ready, 2, np.array([[2, 0], [5, 1]], np.int64), cells)
+    walk = Walk(rows, np.array([0, 3], np.int64), threads, filling=filling)
+    for _ in range(2):
+        first, second = np.zeros(2, np.int64), np.zeros(1, np.int64)
+        walk.run([first, second])
+        assert [*first, *second, *cells] == [0, 3, 2, 0, 0]
 
 
 TALLY = """
