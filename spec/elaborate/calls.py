@@ -117,7 +117,7 @@ def _call_layer(name: str, node: s.Call, env: Env) -> Any:
             fail("E401", f"`{name}` takes no weighted arguments", argument.span,
                  hint="weights stand in `choice(0.8: a, 0.2: b)`")  # fmt: skip
         if argument.name is None:
-            value = evaluate_value(argument.value, env)
+            value = _choice(argument.value, layer, env) or evaluate_value(argument.value, env)
             if is_block(value):
                 fail("E405", f"`{name}` applies to tensors", argument.span, describe(value),
                      f"blocks are composed: `block >> {name}`")  # fmt: skip
@@ -148,12 +148,25 @@ def _word(node: s.Expr, kind: str, env: Env) -> Any:
 
     if kind == "rule" and (rule := rule_word(node, env)) is not None:
         return rule
-    if kind in ("choice", "dtype", "str") and isinstance(node, s.Name):
-        unknown = node.id not in env.bound and env.scope.find(node.id) is None
-        if unknown and env.scope.find_bound(node.id) is None:
-            return node.id
+    if kind in ("choice", "dtype", "str") and isinstance(node, s.Name) and _is_free(node, env):
+        return node.id
     value = evaluate_value(node, env)
     return list(value.items) if isinstance(value, TupleValue) else value
+
+
+def _choice(node: s.Expr, layer: Any, env: Env) -> str | None:
+    """The word of a choice that stands by position: ``strip_pool(h)``."""
+    if not isinstance(node, s.Name) or node.id in LAYERS or not _is_free(node, env):
+        return None
+    words = {word for setting in layer.settings for word in setting.choices}
+    return node.id if node.id in words else None
+
+
+def _is_free(node: s.Name, env: Env) -> bool:
+    """Whether a name stands for nothing here."""
+    if node.id in env.bound or env.scope.find(node.id) is not None:
+        return False
+    return env.scope.find_bound(node.id) is None
 
 
 def _separate(layer: Any, positional: Sequence[tuple[Any, Span]]) -> tuple[list[Any], list[Any]]:
