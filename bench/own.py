@@ -38,24 +38,37 @@ def write_tilth(problem: Problem, threads: int) -> int:
 
 
 def _owners(plan: Any, graph: Any) -> list[list[Any]]:
-    """``[node, op, flops, bytes]`` of each kernel row; the last two are unknown inside loops."""
+    """``[path, op, flops, bytes, turns]`` of each kernel row: of all turns of the loops around it.
+
+    ``path`` are those loops and the node; flops and bytes are ``None`` where they are not known.
+    """
     from ..compiler.cost import cost
+
+    whole = cost(graph)
+    owners = [*plan.owners, *[()] * (len(plan.rows) - len(plan.owners))]
+    return [
+        [owner, *_known(whole, owner)]
+        for owner, row in zip(owners, plan.rows, strict=True)
+        if row.kernel is not None
+    ]
+
+
+def _known(whole: Any, path: tuple[int, ...]) -> list[Any]:
+    """``[op, flops, bytes, turns]`` of a node; turns count as one where data decides."""
     from ..compiler.ops.control import LOOPS
 
-    costs = {row.index: row for row in cost(graph).rows}
-    owners = [*plan.owners, *[-1] * (len(plan.rows) - len(plan.owners))]
-    found: list[list[Any]] = []
-    for owner, row in zip(owners, plan.rows, strict=True):
-        if row.kernel is None:
-            continue
-        own = costs.get(owner)
-        if own is None:
-            found.append([owner, "output", 0, None])
-        elif own.op in LOOPS:
-            found.append([owner, own.op, None, None])
-        else:
-            found.append([owner, own.op, 2 * own.macs, own.moved_bytes])
-    return found
+    if not path:
+        return ["output", 0, None, 1]
+    turns, known, body = 1, True, whole
+    *loops, index = path
+    for loop in loops:
+        row = next(row for row in body.rows if row.index == loop)
+        known = known and row.repeats is not None
+        turns, body = turns * (row.repeats or 1), row.bodies[0]
+    own = next(row for row in body.rows if row.index == index)
+    if own.op in LOOPS or not known:
+        return [own.op, None, None, turns]
+    return [own.op, 2 * own.macs * turns, own.moved_bytes * turns, turns]
 
 
 def wake_tilth() -> None:
@@ -85,10 +98,10 @@ def profile_tilth(problem: Problem, threads: int, setting: str) -> list[Profiled
     module, inputs = _module(problem, threads), problem.inputs
     rows = module.profile(_given(problem, module, inputs) if problem.chosen.train else inputs)
     owners = json.loads(problem.module(threads).with_suffix(".json").read_text())
-    found: dict[int, list[Profiled]] = {}
-    for (label, kernel, seconds), (owner, op, flops, moved) in zip(rows, owners, strict=True):
-        row = Profiled(f"{label or op} ({kernel})", seconds * 1e3, flops, moved)
-        found.setdefault(owner, []).append(row)
+    found: dict[tuple[int, ...], list[Profiled]] = {}
+    for (label, kernel, seconds), (path, op, flops, moved, turns) in zip(rows, owners, strict=True):
+        row = Profiled(f"{label or op} ({kernel})", seconds * 1e3 * turns, flops, moved)
+        found.setdefault(tuple(path), []).append(row)
     return [_joined(parts) for parts in found.values()]
 
 

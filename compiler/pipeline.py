@@ -26,6 +26,7 @@ from .passes.merge_sibling_contractions import merge_sibling_contractions
 from .passes.share_chains import share_chains
 from .passes.simplify import simplify
 from .passes.sink_into_concat import sink_into_concat
+from .passes.split_batch import split_batch
 from .rewrite import Rewriter
 
 Transform = Callable[[Rewriter, Options], None]
@@ -67,7 +68,8 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_prologue", fuse_prologue, "norms that could not fold, before they join a group"),
     Pass("sink_into_concat", sink_into_concat, "an epilogue then takes what follows a join"),
     Pass("fuse_epilogue", fuse_epilogue, "convolutions take what follows before groups do"),
-    Pass("fuse_elementwise", fuse_elementwise, "last: all that is left between the large ops"),
+    Pass("fuse_elementwise", fuse_elementwise, "all that is left between the large ops"),
+    Pass("split_batch", split_batch, "last: what is fused by now moves into the loop as it is"),
 )
 
 

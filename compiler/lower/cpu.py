@@ -40,7 +40,8 @@ class PendingRow:
 class Emission:
     """What is emitted so far; lowerings of regions share it.
 
-    ``loop`` is the one being emitted, ``owners`` the node of the whole graph that rows belong to.
+    ``loop`` is the one being emitted, ``owners`` the nodes that rows belong to (see
+    :class:`LoweredPlan`).
     """
 
     arena: Arena = field(default_factory=Arena)
@@ -52,14 +53,15 @@ class Emission:
     cells: int = 0
     checks: list[Check] = field(default_factory=list)
     touches: list[tuple[Buffer, Loop]] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)
+    owners: list[tuple[int, ...]] = field(default_factory=list)
 
 
 @dataclass
 class Lowering:
     """The state of one lowering: of a graph, or of a region where it stands (``inside``).
 
-    ``goals`` says where results of a region should be written, if that can be.
+    ``goals`` says where results of a region should be written, if that can be. ``path`` are the
+    loops around the region; ``None`` where all its rows belong to the node that it stands for.
     """
 
     graph: Graph
@@ -69,6 +71,7 @@ class Lowering:
     load: LoadProgram = field(default_factory=lambda: LoadProgram(Graph()))
     inner: bool = False
     goals: dict[Value, Flat] = field(default_factory=dict)
+    path: tuple[int, ...] | None = ()
 
     def __post_init__(self) -> None:
         if not self.inner:
@@ -81,13 +84,19 @@ class Lowering:
         self.spans = flat_placements(self.graph, self.phases)
         self.readers = {index: self.graph.users(index) for index, _ in self.graph.nodes()}
 
-    def inside(self, region: Graph, given: Sequence[Storage | str]) -> Lowering:
-        """The lowering of a region, its inputs stored already or named in the load phase."""
+    def inside(
+        self, region: Graph, given: Sequence[Storage | str], loop: int | None = None
+    ) -> Lowering:
+        """The lowering of a region, its inputs stored already or named in the load phase.
+
+        ``loop`` is the node whose region it is, if it is a loop's.
+        """
         stored = {Value(i): g for i, g in zip(region.inputs, given, strict=True)}
         names = {value: g for value, g in stored.items() if isinstance(g, str)}
         storages = {value: g for value, g in stored.items() if not isinstance(g, str)}
         load = LoadProgram(region, self.load.out, names)
-        return Lowering(region, self.target, self.out, storages, load, True)
+        path = None if self.path is None or loop is None else (*self.path, loop)
+        return Lowering(region, self.target, self.out, storages, load, True, path=path)
 
     def run(self) -> None:
         """Emit all nodes."""
@@ -95,8 +104,9 @@ class Lowering:
             if node.op in LEAVES or index in self.phases:
                 continue
             RULES.get(node.op, expand)(self, index, node)
-            if not self.inner:
-                self.out.owners += [index] * (len(self.out.rows) - len(self.out.owners))
+            if self.path is not None:
+                new = len(self.out.rows) - len(self.out.owners)
+                self.out.owners += [(*self.path, index)] * new
 
     # ------------------------------------------------------------ asking
 
@@ -327,8 +337,8 @@ def _resolve(word: Any, slot: int) -> Word:
 class LoweredPlan:
     """A plan and the program of its load phase.
 
-    ``owners`` gives the node of the fused graph that each row computes; the last rows, which only
-    deliver outputs, have none. ``team`` is the most threads that pay.
+    ``owners`` gives the node of the fused graph that each row computes, after the loops around it;
+    the last rows, which only deliver outputs, have none. ``team`` is the most threads that pay.
     """
 
     name: str
@@ -341,7 +351,7 @@ class LoweredPlan:
     load: LoadText
     cells: int
     checks: tuple[Check, ...]
-    owners: tuple[int, ...]
+    owners: tuple[tuple[int, ...], ...]
     team: int | None = None
 
 

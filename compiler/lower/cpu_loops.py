@@ -35,7 +35,7 @@ def lower_scan(state: Lowering, index: int, node: Node) -> None:
             for v in operands[carries : carries + stacked]]  # fmt: skip
     captures = [given(state, v) for v in operands[carries + stacked :]]
     goals = [_row(loop, stack, length, attrs["reverse"]) for stack in stacks]
-    body = state.inside(node.regions[0], [*kept, *rows, *captures])
+    body = state.inside(node.regions[0], [*kept, *rows, *captures], index)
     outputs = [value for _, value in node.regions[0].outputs]
     body.goals = {value: goal for value, goal in zip(outputs[carries:], goals, strict=True)}
     body.run()
@@ -104,7 +104,7 @@ def _loop(
         return kept, None, None
     loop = _begin(state, int(node.attrs["max_steps"]))  # type: ignore[arg-type]
     captures = [given(state, v) for v in state.graph.operands(index)[count:]]
-    body = state.inside(node.regions[0], [*kept, *captures])
+    body = state.inside(node.regions[0], [*kept, *captures], index)
     body.run()
     return kept, body, loop
 

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
-from tilth.bench.own import prepare_tilth, profile_tilth, write_tilth
+import tilth
+from tilth.bench.own import _owners, prepare_tilth, profile_tilth, write_tilth
 from tilth.bench.problem import Chosen, relative_error, write_problem
 from tilth.bench.profiles import Machine, Profiled, total
-from tilth.runtime import walker
+from tilth.compiled import lowered
+from tilth.compiler.cost import cost
+from tilth.compiler.passes import split_batch
+from tilth.runtime import machine, walker
 
 SPEC = """\
 tilth: 1
@@ -71,3 +75,17 @@ def test_a_profile_that_fails_gives_its_memory_back(problem, monkeypatch):
             module.profile(inputs)
     assert len(module._pool) == 1
     assert np.isfinite(module.run(inputs)["y"]).all()
+
+
+@pytest.mark.parametrize("name", ["lstm", "squeezenet1_1"])
+def test_arithmetic_in_loops_counts_every_turn(name, monkeypatch):
+    """The ops of a plan, those in loops over steps or parts of a batch too, do the net's work."""
+    monkeypatch.setattr(split_batch, "LAST_LEVEL", 0)
+    monkeypatch.setattr(split_batch, "WEIGHTS", 0)
+    monkeypatch.setattr(machine, "cache_sizes", lambda: (32 << 10, 64 << 10))
+    program = tilth.load(name)
+    sizes = {size: {"N": 4, "T": 5}.get(size, 64) for size in program.graph.symbols}
+    plan, graph = lowered(program, sizes)
+    owners = {tuple(path): (flops, turns) for path, _, flops, _, turns in _owners(plan, graph)}
+    assert sum(flops or 0 for flops, _ in owners.values()) == 2 * cost(graph).macs
+    assert max(turns for _, turns in owners.values()) > 1

@@ -13,6 +13,7 @@ from pass_bench import Sketch, assert_same, scan_body, values_for
 from tilth.compiler.ir.graph import Graph, Value
 from tilth.compiler.ir.text import parse_graph, print_graph
 from tilth.compiler.options import Options
+from tilth.compiler.passes import split_batch as splitting
 from tilth.compiler.passes.common_subexpressions import common_subexpressions
 from tilth.compiler.passes.dead_code import dead_code
 from tilth.compiler.passes.fold_batch_norm import fold_batch_norm
@@ -59,10 +60,10 @@ POOL: dict[str, Any] = {"kernel": (2, 2), "stride": (1, 1), "pad": ((0, 0), (0, 
 
 
 @st.composite
-def image_graphs(draw: Draw) -> Graph:
-    """Convolutions, norms, shuffles, pools and sums over values [1, C, 3, 3] or smaller."""
+def image_graphs(draw: Draw, batch: int = 1) -> Graph:
+    """Convolutions, norms, shuffles, pools and sums over values [batch, C, 3, 3] or smaller."""
     s = Sketch("images")
-    values = [s.x(1, 4, 3, 3), s.x(1, 8, 3, 3)]
+    values = [s.x(batch, 4, 3, 3), s.x(batch, 8, 3, 3)]
     for _ in range(draw(st.integers(1, 9))):
         values.append(_image_op(draw, s, values))
     for place in sorted(draw(st.sets(st.integers(2, len(values) - 1), min_size=1, max_size=3))):
@@ -76,7 +77,8 @@ def _image_op(draw: Draw, s: Sketch, values: list[Value]) -> Value:
     channels, least = int(str(shape[1])), min(int(str(size)) for size in shape[2:])
     kind = draw(st.sampled_from(
         ("conv", "conv", "bn", "relu", "unary", "shuffle", "binary", "binary", "concat", "split",
-         "pool", "mean", "gate", "scale", "drop", "spelled", "number")
+         "pool", "mean", "gate", "scale", "drop", "spelled", "number",
+         *(["mixed", "row"] if shape[0] != 1 else []))
     ))  # fmt: skip
     like = [v for v in values if s.graph.type_of(v).shape == shape]
     if kind == "conv":
@@ -104,7 +106,7 @@ def _image_op(draw: Draw, s: Sketch, values: list[Value]) -> Value:
     if kind == "mean":
         keep = draw(st.booleans())
         pooled = s.op("reduce", x, kind="mean", axes=(2, 3), keepdims=keep)
-        return pooled if keep else s.op("reshape", pooled, shape=(1, channels, 1, 1))
+        return pooled if keep else s.op("reshape", pooled, shape=(shape[0], channels, 1, 1))
     if kind == "gate":
         pooled = s.op("reduce", x, kind="max", axes=(2, 3), keepdims=True)
         return s.op("mul", x, s.op("sigmoid", pooled, slope=1.0))
@@ -119,6 +121,12 @@ def _small_image_op(draw: Draw, s: Sketch, x: Value, kind: str) -> Value:
         return s.bn(x, affine=draw(st.booleans()))
     if kind == "scale":
         return s.op("mul", s.w(channels, 1, 1), x)
+    if kind == "mixed":
+        axes = draw(st.sampled_from(((0,), (0, 2, 3))))
+        return s.op("sub", x, s.op("reduce", x, kind="mean", axes=axes, keepdims=True))
+    if kind == "row":
+        # As many weights as images, of another meaning.
+        return s.op("mul", x, s.w(s.graph.type_of(x).shape[0], 1, 1, 1))
     if kind == "drop":
         return s.op("dropout", x, rate=0.5)
     if kind == "number":
@@ -278,3 +286,14 @@ def test_the_compiled_graph_keeps_values(graph: Graph) -> None:
     for name, reference in expected.items():
         gap = np.abs(found[name].astype(np.float64) - reference).max(initial=0)
         assert gap <= 1e-4 * max(np.abs(reference).max(initial=0), 1e-3), (name, gap)
+
+
+@MANY
+@given(graph=image_graphs(batch=4), cache=st.sampled_from((1, 1500)))
+def test_a_split_batch_keeps_values(graph: Graph, cache: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splitting, "LAST_LEVEL", 0)
+        patch.setattr(splitting, "WEIGHTS", 0)
+        after = run(graph, Options(cache=cache), verify=True).graph
+    assert_same(graph, after)
+    assert parse_graph(print_graph(after)) == after
