@@ -409,7 +409,8 @@ class Program(Questions):
             names = ", ".join(f"`{name}`" for name in missing)
             shapes = ", ".join(f"{name}: {kind}" for name, kind in self.inputs.items())
             _fail("E805", f"the size {names} has no value", shapes,
-                  "give the input's shape: `--shape NAME=1x3x224x224`")  # fmt: skip
+                  f"give it, `--shape {missing[0]}=SIZE`, or an input's whole shape, such as "
+                  "`--shape image=1x3x224x224`")  # fmt: skip
         require_constraints(self.graph, sizes)
 
     def weights_for(self, weights: Any = None, seed: int = 0) -> Mapping[str, np.ndarray]:

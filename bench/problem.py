@@ -226,12 +226,8 @@ def nominal_sizes(
     """
     from ..proof import sizes_at
 
-    envelope = program.model.envelope
-    names = [program.variant, envelope.name if program.variant == envelope.default_variant else ""]
-    facts = next((envelope.expect[n] for n in names if n in envelope.expect), None)
-    stated = {n: size for n, size in (facts.at if facts else {}).items() if isinstance(size, int)}
     given = sizes_at(program.graph, shapes)
-    known: dict[str, int] = {**NOMINAL, **stated, **given, "N": batch}
+    known: dict[str, int] = {**NOMINAL, **program.nominal_sizes(), **given, "N": batch}
     found = {name: size for name, size in known.items() if name in program.graph.symbols}
     program.require_sizes(found)
     return found

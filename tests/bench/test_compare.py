@@ -188,3 +188,7 @@ def test_a_missing_peer_gives_the_command_that_installs_it(spec, capsys, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", find)
     assert main(["bench", spec, "--against", "openvino"]) == 1
     assert f"pip install {gone}" in capsys.readouterr().err
+
+
+def test_sizes_that_a_spec_states_by_an_inputs_shape_are_the_benchmarks():
+    assert nominal_sizes(tilth.load("hourglass2"), 2, {}) == {"N": 2, "H": 256, "W": 256}
