@@ -139,7 +139,9 @@ def stated(program: Program) -> tuple[Training, Train]:
     if training is None or section is None:
         message = f"`{program.name}` does not say what training makes small"
         hint = "add `train:` with an `objective:`, such as `cross_entropy(logits, label)`"
-        place = section.span if section is not None else None
+        # A section of `--set` alone has no place in the file.
+        own = section is not None and section.span != program.model.envelope.model.span
+        place = section.span if section is not None and own else None
         raise SpecError([Diagnostic("E007", message, place, hint=hint)], program.sources)
     return training, section
 

@@ -8,6 +8,8 @@ options: {width: 16, classes: 10}
 defaults: {conv: {bias: false, init: he}}
 expect:
   NAME: {parameters: 24058, depth: 4}
+data:
+  digits: {source: digits, size: [28, 28]}
 model: |
   def stage(w, s=1) = conv(w, 3, stride=s) as conv >> bn as bn >> relu
 
@@ -18,6 +20,17 @@ model: |
       >> stage(4*width, 2) as stage3
       >> gap >> linear(classes) as head
   output logits
+train:
+  data: digits
+  objective: |
+    input label : i32[N]
+    loss = cross_entropy(logits, label)
+  optimizer: sgd(lr=0.1, momentum=0.9, nesterov=true, weight_decay=5e-4)
+  schedule: warmup(1) >> cosine(9)
+  batch: 32
+  epochs: 10
+  metrics:
+    accuracy: accuracy(logits, label)
 """
 
 RECURRENT = """\

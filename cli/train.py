@@ -124,7 +124,7 @@ def _by_class(confusion: Confusion) -> list[str]:
     head = "accuracy by class" + (f", the lowest {SHOWN}" if len(found) > SHOWN else "")
     shown = ", ".join(f"{name} {share:.1%}" for share, name in found[:SHOWN])
     wrong = confusion.worst(3)
-    mistakes = ", ".join(f"{true} taken for {other} {n} times" for true, other, n in wrong)
+    mistakes = ", ".join(f"{true} taken for {other} ({n})" for true, other, n in wrong)
     return [f"{head}: {shown}", *([f"most frequent mistakes: {mistakes}"] if wrong else [])]
 
 

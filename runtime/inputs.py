@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .archives import open_npz
-from .faults import RuntimeFault, suggestion, unreadable
+from .archives import open_npy, open_npz
+from .faults import RuntimeFault, suggestion
 from .images import SUFFIXES, Preprocess, load_image
 
 WORDS = ("random", "zeros")
@@ -155,11 +155,7 @@ def array_from_file(name: str, value: str) -> np.ndarray:
     if suffix == ".npz":
         return _from_archive(name, value, "")
     if suffix == ".npy":
-        try:
-            array = np.load(value, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise unreadable(value, error) from error
-        return array
+        return open_npy(value)
     message = f"`{value}` is no value for the input `{name}`"
     raise RuntimeFault("E802", message, f"a value is {FORMS}")
 

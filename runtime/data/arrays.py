@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..archives import open_npz
+from ..archives import open_npy, open_npz
 from ..faults import RuntimeFault, unreadable
 from .dataset import Affine, ArrayDataset, Dataset
 from .pictures import channels_first, is_pictures, stored
@@ -42,11 +42,7 @@ def read_npz(source: Source, path: Path) -> Mapping[str, Dataset]:
 
 def read_npy(source: Source, path: Path) -> Mapping[str, Dataset]:
     """The array of an ``.npy`` file as the field ``x``."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise unreadable(path, error) from error
-    return {"all": array_set({"x": array}, source)}
+    return {"all": array_set({"x": open_npy(path)}, source)}
 
 
 def array_set(

@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file each, whole or not at all, checked when it is read.
 
 A checkpoint holds the weights by path, the other tensors of training (optimiser slots, averages)
-under names that start with ``@``, and in its metadata the state as JSON and a checksum of it all.
+under names that start with ``@``, and in its metadata, under one key, the state and a checksum of
+it all as JSON. (safetensors writes several keys in no order, and equal runs give equal files here.)
 So any reader of safetensors can use it, and ``--weights last.safetensors`` takes the weights alone.
 
 A run's folder holds ``last.safetensors``, the one before as ``previous.safetensors`` (and
@@ -29,7 +30,7 @@ from ..weights import SLOT
 Arrays = Mapping[str, np.ndarray]
 
 LAST, BEST, NEXT = "last.safetensors", "best.safetensors", "next.safetensors"
-FORMAT = "tilth-checkpoint-1"
+KEY, FORMAT = "tilth", "checkpoint-2"
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise unreadable(path, "no such file")
     try:
         with safe_open(file, "numpy") as opened:
-            metadata = opened.metadata() or {}
+            stored = (opened.metadata() or {}).get(KEY, "{}")
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise _damaged(file, "it is cut off or not a safetensors file") from error
-    if metadata.get("format") != FORMAT:
+    try:
+        metadata = json.loads(stored)
+    except ValueError as error:
+        raise _damaged(file, "its metadata cannot be read") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         hint = "weights alone are given with `--weights`"
         raise RuntimeFault("E808", f"`{file}` is not a checkpoint of this version", hint)
     if metadata.get("sha256") != _checksum(arrays, metadata.get("state", "")):
@@ -149,9 +154,10 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
     arrays |= {f"{SLOT}{n}": np.asarray(a, order="C") for n, a in checkpoint.slots.items()}
     state = json.dumps(checkpoint.state, sort_keys=True)
     metadata = {"format": FORMAT, "state": state, "sha256": _checksum(arrays, state)}
+    stored = {KEY: json.dumps(metadata)}
     with replaced(path) as part:
         try:
-            save_file(arrays, part, metadata)
+            save_file(arrays, part, stored)
         except SafetensorError as error:
             raise _as_os_error(error) from error
 

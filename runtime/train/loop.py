@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..faults import RuntimeFault
-from .checkpoints import Checkpoint, load_checkpoint, save_best, save_checkpoint
+from .checkpoints import LAST, Checkpoint, load_checkpoint, save_best, save_checkpoint
 from .confusion import Confusion
 from .logging import MetricsLog
 from .schedules import Schedule, Sweep
@@ -355,7 +356,7 @@ class Loop:
         results = stage.call(inputs, weights)
         watched = {key: float(results[key]) for key in (LOSS, NORM) if key in results}
         if not all(map(math.isfinite, watched.values())):
-            raise self._diverged(place, stage, inputs, weights, watched)
+            raise _unfit(batch) or self._diverged(place, stage, inputs, weights, watched)
         values = {metric: float(results[output]) for metric, output in layout.metrics.items()}
         if LOSS in watched:
             values = {LOSS if len(self.turns) == 1 else name: watched[LOSS], **values}
@@ -371,7 +372,8 @@ class Loop:
         details = [] if culprit is None else [culprit]
         message = f"training has left the finite numbers ({shown})"
         hint = "lower the rate, warm it up, or bound gradients with `clip: norm(1.0)`"
-        if self.settings.folder is not None:
+        folder = self.settings.folder
+        if folder is not None and (Path(folder) / LAST).exists():
             hint += "; the last checkpoint is untouched"
         return RuntimeFault("E810", message, hint, details)
 
@@ -409,6 +411,7 @@ class Loop:
         assert self.settings.folder is not None
         found = load_checkpoint(self.settings.folder, self.watcher.say)
         if found is None:
+            self.watcher.say(f"`{self.settings.folder}` holds no checkpoint yet: starting anew")
             return state, Progress()
         found.require(self.settings.identity)
         fields = {name: found.state[name] for name in Progress().as_json()}
@@ -459,6 +462,16 @@ class _Means:
     @property
     def values(self) -> Values:
         return {name: total / count for name, (total, count) in self._totals.items()}
+
+
+def _unfit(batch: Batch) -> RuntimeFault | None:
+    """E807 for the first field of a batch with a number that is not finite."""
+    for name, array in batch.items():
+        if np.asarray(array).dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            bad = np.asarray(array)[~finite][0]
+            message = f"`{name}` of an example holds {bad}, and training needs finite numbers"
+            return RuntimeFault("E807", message, "leave such examples out, or fill them in")
+    return None
 
 
 def _beats(value: float, best: float | None, largest: bool, least: float) -> bool:

@@ -86,6 +86,7 @@ class Display:
         """After an epoch and its validation: a line that stays."""
         left = self._left(epoch + 1, 0) if epoch + 1 < self._epochs else ""
         self._line(f"{self._text(epoch, values)}{left}")
+        self._rate.start()
 
     def say(self, text: str) -> None:
         """A line about something else, such as a checkpoint that was taken up."""
@@ -140,6 +141,10 @@ class _Rate:
         kept = 3 ** (-passed / MEMORY)
         self._examples = self._examples * kept + examples
         self._seconds = self._seconds * kept + passed
+
+    def start(self) -> None:
+        """Count from now on, and not what went on since the last step."""
+        self._last = self._clock()
 
     def leave_out(self, seconds: float) -> None:
         """Count so much of the time since the last step for nothing."""

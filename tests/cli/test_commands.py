@@ -203,6 +203,19 @@ def test_a_starter_checks_and_is_in_style(specs, tilth, kind):
     assert tilth("fmt", "--check", f"my-{kind}.yaml").code == 0
 
 
+def test_the_starter_of_a_net_trains(specs, tilth):
+    assert tilth("new", "mine.yaml").code == 0
+    how = ["--engine", "reference", "--set", "train.steps=2"]
+    done = tilth("train", "mine.yaml", *how)
+    assert done.code == 0 and "val accuracy" in done.out, done.err
+    assert "in runs/mine" in done.err
+
+
+def test_a_setting_alone_is_no_section_to_point_at(specs, tilth):
+    done = tilth("train", "tiny.yaml", "--set", "train.epochs=2")
+    assert done.code == 1 and done.err.startswith("error[E007]: `tiny` does not say what"), done.err
+
+
 def test_new_overwrites_nothing(specs, tilth):
     before = (specs / "tiny.yaml").read_text()
     done = tilth("new", "tiny.yaml")

@@ -29,10 +29,21 @@ def test_missing_files_and_unknown_names(tmp_path, fault_of):
     assert fault.code == "E807" and "npz" in fault.hint
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", b"not an archive at all"])
-def test_broken_archives(tmp_path, fault_of, data):
-    (tmp_path / "a.npz").write_bytes(data)
-    assert fault_of(lambda: open_dataset("a.npz", tmp_path)).code == "E803"
+@pytest.mark.parametrize("name", ["a.npz", "a.npy"])
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", b"\x93NUMPY cut", b"not numpy's at all"])
+def test_broken_archives(tmp_path, fault_of, data, name):
+    (tmp_path / name).write_bytes(data)
+    fault = fault_of(lambda: open_dataset(name, tmp_path))
+    assert fault.code == "E803" and "pickle" not in fault.message
+
+
+def test_arrays_under_the_other_name(tmp_path, fault_of):
+    with (tmp_path / "a.npy").open("wb") as stream:
+        np.savez(stream, x=np.zeros(3))
+    assert "as an .npz file does" in fault_of(lambda: open_dataset("a.npy", tmp_path)).message
+    with (tmp_path / "a.npz").open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    assert "as an .npy file does" in fault_of(lambda: open_dataset("a.npz", tmp_path)).message
 
 
 def test_archives_are_never_unpickled(tmp_path, fault_of):

@@ -101,6 +101,20 @@ def test_a_cut_off_checkpoint_is_told_and_the_previous_one_used(tmp_path, size):
     ]
 
 
+def test_equal_checkpoints_are_equal_files(tmp_path):
+    # Many times, since safetensors orders the keys of its metadata by chance.
+    files = {save_checkpoint(tmp_path, checkpoint(1)).read_bytes() for _ in range(12)}
+    assert len(files) == 1
+
+
+def test_a_wrong_bit_anywhere_in_the_header_is_found(tmp_path):
+    last = save_checkpoint(tmp_path, checkpoint(1))
+    whole = last.read_bytes()
+    for at in range(8 + int.from_bytes(whole[:8], "little")):
+        last.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert fault_of(lambda: read_checkpoint(last)).code == "E808", at
+
+
 def test_one_wrong_bit_is_found(tmp_path):
     last = save_checkpoint(tmp_path, checkpoint(1))
     data = bytearray(last.read_bytes())

@@ -273,7 +273,14 @@ def test_a_number_that_is_not_finite_is_traced_to_its_layer(spec, tmp_path):
         load(spec(text)).train(examples(), out=tmp_path / "run", show=False)
     assert caught.value.diagnostics[0].code == "E810"
     assert re.search(r"the first came out of `log` of `y.*` at 6:7", str(caught.value))
-    assert not (tmp_path / "run" / LAST).exists()
+    assert not (tmp_path / "run" / LAST).exists() and "checkpoint" not in str(caught.value)
+
+
+def test_data_that_is_not_finite_is_told_as_such(spec):
+    given = examples()
+    given["x"][37, 2] = np.nan
+    with pytest.raises(SpecError, match=r"E807\]: `x` of an example holds nan"):
+        load(spec()).train(given, epochs=1, show=False)
 
 
 def test_data_fills_the_inputs_by_its_form(spec):

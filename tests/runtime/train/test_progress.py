@@ -73,6 +73,22 @@ def test_compiling_counts_neither_for_the_rate_nor_for_the_time_left(terminal):
     assert "epoch 1/3  64 images/s  10 s left" in text
 
 
+def test_validation_counts_for_the_time_left_alone():
+    clock, stream = Clock(), io.StringIO()
+    with Display(3, 10, "images", stream, clock=clock) as display:
+        for epoch in range(3):
+            for step in range(10):
+                clock.now += 0.5
+                display.step(epoch, step + 1, 32, {})
+            clock.now += 5
+            display.epoch(epoch, {})
+    assert stream.getvalue().splitlines() == [
+        "epoch 1/3  64 images/s  20 s left",
+        "epoch 2/3  64 images/s  10 s left",
+        "epoch 3/3  64 images/s",
+    ]
+
+
 def test_a_terminal_shows_the_time_left_within_an_epoch():
     clock, stream = Clock(), io.StringIO()
     with Display(2, 10, stream=stream, terminal=True, clock=clock) as display:
