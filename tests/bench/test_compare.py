@@ -144,7 +144,7 @@ def test_the_whole_command(spec, tmp_path, capsys):
     words = ["bench", spec, "--against", "none", "--shape", "image=1x3x8x8", "--json"]
     assert main([*words, "--rounds", "2", "--seconds", "1", "--save", str(tmp_path)]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["engine"] == "reference"
+    assert row["engine"] == "tilth"
     assert row["median_ms"] > 0
     assert row["max_rel_err"] < 1e-5
     assert row["ratio_to_best_peer"] is None
