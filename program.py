@@ -407,8 +407,9 @@ class Program(Questions):
         missing = sorted(self.graph.symbols - sizes.keys())
         if missing:
             names = ", ".join(f"`{name}`" for name in missing)
+            what = f"size {names} has" if len(missing) == 1 else f"sizes {names} have"
             shapes = ", ".join(f"{name}: {kind}" for name, kind in self.inputs.items())
-            _fail("E805", f"the size {names} has no value", shapes,
+            _fail("E805", f"the {what} no value", shapes,
                   f"give it, `--shape {missing[0]}=SIZE`, or an input's whole shape, such as "
                   "`--shape image=1x3x224x224`")  # fmt: skip
         require_constraints(self.graph, sizes)

@@ -38,10 +38,13 @@ def _peers(request: Request) -> tuple[str, ...]:
     if request.peers is None:
         installed = (name for name in PEERS if ENGINES[name].installed)
         return tuple(name for name in installed if ENGINES[name].training or not request.train)
+    missing = [name for name in request.peers if not ENGINES[name].installed]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        message = f"{', '.join(f'`{name}`' for name in missing)} {verb} not installed"
+        packages = " ".join(ENGINES[name].package for name in missing)
+        raise RuntimeFault("E804", message, f"pip install {packages}")
     for name in request.peers:
-        if not ENGINES[name].installed:
-            message = f"`{name}` is not installed"
-            raise RuntimeFault("E804", message, f"pip install {ENGINES[name].package}")
         if ENGINES[name].reads_onnx and importlib.util.find_spec("onnx") is None:
             message = f"`{name}` reads the model as ONNX, and `onnx`, which writes it, is not there"
             raise RuntimeFault("E804", message, "pip install onnx")

@@ -9,12 +9,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 
-from ..program import Graph, Options, Program, format_spec, print_graph, read_spec, spec_syntax
+from ..program import (
+    Graph,
+    Options,
+    Program,
+    format_spec,
+    located_faults,
+    print_graph,
+    read_spec,
+    spec_syntax,
+)
 from ..view.dot import render_dot
 from ..view.html import render_html
 from ..view.jsonview import graph_json
 from ..view.machine_code import readable_asm, readable_llvm
-from ..view.stages import FUSED, after_pass, pass_diff, pass_names, pass_times
+from ..view.stages import FUSED, after_pass, pass_diff, pass_times
 from ..view.svg import render_svg
 from ..view.table import rich_table, summarise
 from .console import Failure, columns, say_table, table_text, write_result
@@ -99,7 +108,7 @@ def run(args: Namespace) -> int:
 
 
 def _after(program: Program, name: str, precise: bool) -> Graph:
-    with _known_pass():
+    with _known_pass(), located_faults(program.sources):
         return after_pass(program.graph, name, Options(precise=precise))
 
 
@@ -115,17 +124,18 @@ def _known_pass() -> Iterator[None]:
     try:
         yield
     except KeyError as fault:
-        raise Failure(str(fault.args[0]), f"the passes: {', '.join(pass_names())}") from fault
+        raise Failure(str(fault.args[0])) from fault
 
 
 def _passes(program: Program, args: Namespace) -> str:
     options = Options(precise=args.precise)
     if args.time_passes:
-        rows = [*pass_times(program.graph, options)]
+        with located_faults(program.sources):
+            rows = [*pass_times(program.graph, options)]
         rows.append(("all passes", sum(seconds for _, seconds in rows)))
         return "\n".join(f"{seconds * 1e3:9.2f} ms  {name}" for name, seconds in rows)
-    with _known_pass():
-        return pass_diff(program.graph, args.diff, options)
+    with _known_pass(), located_faults(program.sources):
+        return pass_diff(program.graph, args.diff, options) or f"{args.diff} changes nothing here"
 
 
 def _known_sizes(program: Program) -> dict[str, int]:

@@ -28,8 +28,10 @@ def run(args: Namespace) -> int:
         try:
             say(why(program.graph, args.first, args.second))
         except KeyError as fault:
-            raise Failure(
-                str(fault.args[0]),
-                "`tilth inspect SPEC --format text` prints every node, its number and its name",
-            ) from fault
+            answered = "--after simplify " if program.graph.of_op("site", "factor") else ""
+            hint = (
+                f"`tilth inspect SPEC {answered}--format text` prints every node, its number and "
+                "its name"
+            )
+            raise Failure(str(fault.args[0]), hint) from fault
     return 0

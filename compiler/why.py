@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 
+from .inference.expand import expand
 from .ir.graph import Graph
 from .options import Options
 from .pipeline import Outcome, run
@@ -12,9 +14,12 @@ from .pipeline import Outcome, run
 def why(graph: Graph, a: str | int, b: str | int, options: Options | None = None) -> str:
     """What became of two nodes of a source graph, and what kept them apart.
 
-    A node is given by its number, by ``"%7"`` as the graph prints it, or by its name. Raises
+    Of a probabilistic model it is the graph of tensor ops that answers its questions. A node is
+    given by its number, by ``"%7"`` as the graph prints it, or by its name. Raises
     ``KeyError`` with a readable message for a node that does not exist.
     """
+    if graph.of_op("site", "factor"):
+        graph = expand(graph)
     first, second = find(graph, a), find(graph, b)
     outcome = run(graph, options)
     ends = [_end(outcome, index) for index in (first, second)]
@@ -77,4 +82,28 @@ def _unrelated(graph: Graph, ends: list[int], names: list[str]) -> str:
     if common:
         reader = _label(graph, common[0])
         return f"{names[0]} and {names[1]} stay apart as values; {reader} reads both"
+    for x, y in ((0, 1), (1, 0)):
+        between = _between(graph, ends[x], ends[y])
+        if between:
+            count = f" and {len(between) - 1} more" if len(between) > 1 else ""
+            reader, verb = _label(graph, between[0]), "stand" if count else "stands"
+            return f"{names[x]} and {names[y]} stay apart: {reader}{count} {verb} between them"
     return f"{names[0]} and {names[1]} stay apart: neither reads what the other computes"
+
+
+def _between(graph: Graph, start: int, end: int) -> list[int]:
+    """Nodes on the ways from one node to another, producers first; none when there is no way."""
+    forth = _reached(start, lambda index: [user for user, _, _ in graph.users(index)])
+    back = _reached(end, lambda index: [value.node for value in graph.operands(index)])
+    return [index for index in graph.order() if index in forth and index in back]
+
+
+def _reached(start: int, steps: Callable[[int], list[int]]) -> set[int]:
+    found: set[int] = set()
+    waiting = steps(start)
+    while waiting:
+        index = waiting.pop()
+        if index not in found:
+            found.add(index)
+            waiting += steps(index)
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,9 @@ from .outputs import save_outputs
 from .weights import Wanted, load_weights
 
 FORMAT = 1
+
+_LOADING = threading.Lock()
+"""Of two first calls at once, one reads and packs the weights."""
 
 
 def arena(offset: int) -> Address:
@@ -73,6 +77,11 @@ def row(kernel: KernelSpec, tasks: int, label: str, **words: Any) -> Row:
     return Row(kernel, Step(kernel.name, tasks, tuple(words.get(n, 0) for n in names), label))
 
 
+GIVE_WEIGHTS = (
+    'give them: `--weights FILE.safetensors`, or in Python `load_weights("FILE.safetensors")`'
+)
+
+
 class CompiledModule(ModuleType):
     """An imported compiled file: call it with inputs by name."""
 
@@ -83,7 +92,9 @@ class CompiledModule(ModuleType):
     def __call__(self, **inputs: Any) -> Any:
         """Run on arrays by input name; weights are read at the first call."""
         if self._ready is None:
-            self.load_weights()
+            with _LOADING:
+                if self._ready is None:
+                    self.load_weights()
         assert self._ready is not None
         return self._ready(**inputs)
 
@@ -91,12 +102,13 @@ class CompiledModule(ModuleType):
         """Read and pack weights; ``path`` defaults to the file named when compiling."""
         chosen = path or self._weights
         if chosen is None:
-            raise RuntimeFault("E801", "this module was compiled without weights",
-                               "give them: `--weights FILE.safetensors`, or in Python "
-                               "`load_weights(\"FILE.safetensors\")`")  # fmt: skip
+            raise RuntimeFault("E801", "this module was compiled without weights", GIVE_WEIGHTS)
         file = Path(chosen)
-        if not file.is_absolute() and path is None:
+        if path is None:
             file = Path(self.__file__ or ".").parent / file
+            if not file.exists():
+                message = f"there is no `{file}`, where the weights were when this was compiled"
+                raise RuntimeFault("E803", message, GIVE_WEIGHTS)
         self._ready = Module(self.plan, _fitting(self.plan, file), threads)
         return self._ready
 
@@ -143,7 +155,7 @@ def _main(module: CompiledModule, plan: Plan, argv: Sequence[str] | None = None)
         epilog="exit codes: 0 fine, 1 fault found, 2 wrong command line",
     )
     for port in plan.inputs:
-        text = f"{port.dtype}{list(port.shape)}: .npy, picture, `random` or `zeros`"
+        text = f"{port.dtype}{list(port.shape)}: .npy, .npz, picture, `random` or `zeros`"
         flag = f"--input-{port.name}" if port.name in OPTIONS else f"--{port.name}"
         parser.add_argument(
             flag, dest=f"input {port.name}", required=True, metavar="VALUE", help=text

@@ -26,6 +26,10 @@ class RuntimeFault(Exception):
         self.hint = hint
         self.details = tuple(details)
 
+    def __str__(self) -> str:
+        hint = [f"hint: {self.hint}"] if self.hint else []
+        return "\n   ".join([self.message, *self.details, *hint])
+
 
 def unreadable(path: str | os.PathLike[str], error: Exception | str) -> RuntimeFault:
     """E803 for a file, with the system's reason in plain words."""
@@ -42,6 +46,8 @@ def unwritable(path: str | os.PathLike[str], error: Exception | str) -> RuntimeF
 def _reason(error: Exception | str) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
+    if isinstance(error, FileNotFoundError):
+        return "no such file or directory"  # safetensors' own text names the file again
     return str(error) or type(error).__name__
 
 

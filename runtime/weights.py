@@ -113,7 +113,7 @@ def fit_weights(
         )
         summary = ", ".join(f"{count} {what}" for count, what in counts if count)
         message = f"`{file}` does not match the model: {summary}"
-        hint = "`--no-strict` loads what fits and initialises the rest"
+        hint = "`tilth run --no-strict` loads what fits and initialises the rest"
         raise RuntimeFault("E801", message, hint, found.lines)
     return found
 

@@ -1,12 +1,16 @@
-"""A graph stage by stage: after a pass, as a diff of one pass, and the time each pass took."""
+"""A graph stage by stage: after a pass, as a diff of one pass, and the time each pass took.
+
+A probabilistic model is looked at as it is compiled: its questions answered by tensor ops.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches, unified_diff
 
+from ..compiler.inference.expand import expand
 from ..compiler.ir.graph import Graph
-from ..compiler.ir.text import print_graph
+from ..compiler.ir.text import graph_listing
 from ..compiler.options import Options
 from ..compiler.pipeline import PASSES, run
 
@@ -22,7 +26,7 @@ def pass_names() -> tuple[str, ...]:
 def stages(graph: Graph, options: Options | None = None) -> Mapping[str, Graph]:
     """The graph after each pass by its name; ``"graph"`` is the source, ``"fused"`` the end."""
     found = {"graph": graph}
-    outcome = run(graph, options, after=found.__setitem__)
+    outcome = run(expand(graph), options, after=found.__setitem__)
     return {**found, FUSED: outcome.graph}
 
 
@@ -31,18 +35,18 @@ def after_pass(graph: Graph, name: str, options: Options | None = None) -> Graph
 
     Raises ``KeyError`` with a readable message when there is no such pass.
     """
-    return run(graph, options, PASSES[: _place(name) + 1]).graph
+    return run(expand(graph), options, PASSES[: _place(name) + 1]).graph
 
 
 def pass_diff(graph: Graph, name: str, options: Options | None = None) -> str:
     """What one pass changed, as a unified diff of text forms; empty when it changed nothing.
 
-    Nodes are numbered by canonical order, so that a node that goes renumbers all that follow.
+    Both texts are listings (:func:`graph_listing`), so that it shows what changed and no more.
     """
-    place = _place(name)
-    before = run(graph, options, PASSES[:place]).graph
-    after = run(graph, options, PASSES[: place + 1]).graph
-    texts = (print_graph(before).splitlines(), print_graph(after).splitlines())
+    place, source = _place(name), expand(graph)
+    before = run(source, options, PASSES[:place]).graph
+    after = run(source, options, PASSES[: place + 1]).graph
+    texts = (graph_listing(before), graph_listing(after))
     label = PASSES[place].name
     lines = unified_diff(*texts, f"before {label}", f"after {label}", lineterm="")
     return "\n".join(lines)
@@ -50,7 +54,7 @@ def pass_diff(graph: Graph, name: str, options: Options | None = None) -> str:
 
 def pass_times(graph: Graph, options: Options | None = None) -> tuple[tuple[str, float], ...]:
     """Each pass and the seconds it took."""
-    return run(graph, options).seconds
+    return run(expand(graph), options).seconds
 
 
 def _place(name: str) -> int:

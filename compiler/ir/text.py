@@ -49,6 +49,16 @@ def print_graph(graph: Graph) -> str:
     return "\n".join(lines) + "\n"
 
 
+def graph_listing(graph: Graph) -> list[str]:
+    """The lines of a graph for a comparison with another state of it: not to be read back.
+
+    Nodes keep the numbers that they have in the graph and stand right after what they read, so that
+    a change shows where it was made and nowhere else.
+    """
+    files = list(dict.fromkeys(span.file for span in _spans(graph)))
+    return _graph_lines(graph, files, settled=True)
+
+
 def parse_graph(text: str) -> Graph:
     """The graph that a text stands for; raises :class:`GraphSyntaxError`."""
     parser = _Parser(text)
@@ -88,9 +98,9 @@ def _spans(graph: Graph) -> Iterator[Span]:
             yield constraint.span
 
 
-def _graph_lines(graph: Graph, files: list[str]) -> list[str]:
-    order = graph.order()
-    number = {index: place for place, index in enumerate(order)}
+def _graph_lines(graph: Graph, files: list[str], settled: bool = False) -> list[str]:
+    order = _readers_last(graph) if settled else graph.order()
+    number = {index: index if settled else place for place, index in enumerate(order)}
 
     def value_text(value: Value) -> str:
         suffix = f":{value.result}" if value.result else ""
@@ -99,7 +109,8 @@ def _graph_lines(graph: Graph, files: list[str]) -> list[str]:
     lines = [f"graph {_string(graph.name)} {{"]
     for index in order:
         operands = ", ".join(value_text(v) for v in graph.operands(index))
-        lines += ["  " + line for line in _node_lines(graph, index, number[index], operands, files)]
+        text = _node_text(graph, index, number[index], operands, files)
+        lines += ["  " + line for line in _with_regions(text, graph.node(index), files, settled)]
     declared = [index for index in order if graph.node(index).op == "input"]
     if graph.inputs != declared:
         lines.append("  inputs " + ", ".join(f"%{number[index]}" for index in graph.inputs))
@@ -110,9 +121,22 @@ def _graph_lines(graph: Graph, files: list[str]) -> list[str]:
     return [*lines, "}"]
 
 
-def _node_lines(
-    graph: Graph, index: int, number: int, operands: str, files: list[str]
-) -> list[str]:
+def _readers_last(graph: Graph) -> list[int]:
+    """All nodes, each right after what it reads, from the outputs back."""
+    placed: dict[int, None] = {}
+    for end in [*(value.node for _, value in graph.outputs), *graph.order()]:
+        waiting = [(end, False)]
+        while waiting:
+            index, is_read = waiting.pop()
+            if is_read:
+                placed[index] = None
+            elif index not in placed:
+                waiting.append((index, True))
+                waiting += [(value.node, False) for value in reversed(graph.operands(index))]
+    return list(placed)
+
+
+def _node_text(graph: Graph, index: int, number: int, operands: str, files: list[str]) -> str:
     node = graph.node(index)
     count = "" if len(node.types) == 1 else f":{len(node.types)}"
     text = f"%{number}{count} = {_word(node.op)}"
@@ -132,16 +156,15 @@ def _node_lines(
     text += literal
     if node.types:
         text += " : " + ", ".join(str(kind) for kind in node.types)
-    text += _place(node.span, files)
-    return _with_regions(text, node, files)
+    return text + _place(node.span, files)
 
 
-def _with_regions(text: str, node: Node, files: list[str]) -> list[str]:
+def _with_regions(text: str, node: Node, files: list[str], settled: bool) -> list[str]:
     if not node.regions:
         return [text]
     lines = [text + " ("]
     for region in node.regions:
-        lines += ["  " + line for line in _graph_lines(region, files)]
+        lines += ["  " + line for line in _graph_lines(region, files, settled)]
     return [*lines, ")"]
 
 

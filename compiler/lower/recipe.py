@@ -36,10 +36,14 @@ class Recipe:
         return self.graph.type_of(value)
 
     def finish(self, index: int, *results: Value) -> None:
-        """Emit the region; its results are those of node ``index``."""
+        """Emit the region under the name of node ``index``; its results are those of that node."""
         for place, value in enumerate(results):
             self.graph.set_output(f"r{place}", value)
         rewriter = Rewriter(self.graph)
+        label = self.state.graph.node(index).name
+        for inner in rewriter.all():
+            if not rewriter.node(inner).name:
+                rewriter.rename(inner, label)
         fuse_elementwise(rewriter, Options())
         region = rewriter.graph
         body = self.state.inside(region, [given(self.state, v) for v in self.outer])

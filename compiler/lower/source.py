@@ -16,6 +16,9 @@ from ...runtime.module import KernelSpec, Port, Row
 from ...runtime.weights import Piece
 from .cpu import LoweredPlan
 
+WIDTH = 98
+"""Columns of a line, so that what closes a row still fits into a hundred."""
+
 FORMAT = 1
 """Version of the file's layout; the runtime refuses others by message."""
 
@@ -34,13 +37,14 @@ def module_text(
     """
     shapes = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.inputs)
     results = ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in plan.outputs)
+    called = ", ".join(f"{p.name}=..." for p in plan.inputs)
     parts = [
-        f'"""{_plain(title)}, compiled by Tilth.',
+        *_filled(f'"""{_plain(title)}, compiled by Tilth.'.split(" ")),
         "",
-        f"Takes {shapes}",
-        f"Gives {results}",
+        *_filled(f"Takes {shapes}".split(" ")),
+        *_filled(f"Gives {results}".split(" ")),
         "",
-        "Run it with `python FILE --help`, or `import` it and call it: `model(image=x)`.",
+        f"Run it with `python FILE --help`, or `import` it and call it: `FILE({called})`.",
         '"""',
         "",
         "import numpy as np",
@@ -53,15 +57,15 @@ def module_text(
         "",
         "def load(w):",
         '    """Once, when weights arrive: fold, transform and pack them."""',
-        *[f"    {line}" for line in plan.load.lines],
+        *[part for line in plan.load.lines for part in _broken(f"    {line}")],
         *([] if plan.load.lines else ["    yield from ()"]),
         "",
         "",
         *_tables(plan, wanted or {}, rules or {}),
         "plan = Plan(",
         f"    {plan.name!r},",
-        f"    inputs=({_ports(plan.inputs)}),",
-        f"    outputs=({_ports(plan.outputs)}),",
+        *_broken(f"    inputs=({_ports(plan.inputs)}),"),
+        *_broken(f"    outputs=({_ports(plan.outputs)}),"),
         "    rows=ROWS,",
         f"    arena_bytes={plan.arena_bytes},",
         f"    live_bytes={plan.live_bytes},",
@@ -73,7 +77,7 @@ def module_text(
         "    rules=RULES,",
         *([f"    team={plan.team},"] if plan.team else []),
         *([f"    cells={plan.cells},"] if plan.cells else []),
-        *([f"    checks=({_checks(plan)}),"] if plan.checks else []),
+        *(_broken(f"    checks=({_checks(plan)}),") if plan.checks else []),
         ")",
         f"publish(__name__, plan, weights={weights!r}, format={FORMAT})",
     ]
@@ -92,7 +96,11 @@ def _tables(
         "}",
         "",
         "RULES = {",
-        *[f"    {name!r}: {list(pieces)!r}," for name, pieces in rules.items()],
+        *[
+            line
+            for name, pieces in rules.items()
+            for line in _broken(f"    {name!r}: {list(pieces)!r},")
+        ],
         "}",
         "",
         "PACKED = {",
@@ -133,25 +141,46 @@ def _checks(plan: LoweredPlan) -> str:
 def _row(row: Row) -> str:
     if row.kernel is None:
         named = zip(LOOP_WORDS, row.step.words, strict=True)
-        return f"    loop({', '.join(f'{name}={_word(word)}' for name, word in named)}),"
+        listed = ", ".join(f"{name}={_word(word)}" for name, word in named)
+        return "\n".join(_broken(f"    loop({listed}),"))
     names = words_of(row.kernel)
     if names is None:
-        words = [f"words=[{', '.join(_word(word) for word in row.step.words)}]"]
+        words = [_word(word) for word in row.step.words]
+        words = f"words=[{', '.join(words)}]".split(", ")
     else:
         words = [
             f"{name}={_word(word)}"
             for name, word in zip(names, row.step.words, strict=True)
             if isinstance(word, Address) or word != 0
         ]
-    lines = [f"    row({row.kernel!r}, {row.step.tasks}, {row.step.label!r},"]
-    current = "       "
-    for word in words:
-        if len(current) + len(word) + 2 > 98:
-            lines.append(current)
-            current = "       "
-        current += f" {word},"
-    lines.append(current.rstrip(",") + "),")
-    return "\n".join(lines)
+    called = _broken(f"    row({row.kernel!r}, {row.step.tasks}, {row.step.label!r},")
+    given = [f"{word}," for word in words[:-1]] + words[-1:]
+    return "\n".join([*called, *_filled(["        " + given[0], *given[1:]], "        ")]) + "),"
+
+
+def _broken(text: str, indent: str = "        ") -> list[str]:
+    """One line of code as several, broken after commas in brackets that are in no string."""
+    words, start, depth, quote = [], 0, 0, ""
+    for place, letter in enumerate(text):
+        if quote or letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+            if depth and text[place : place + 2] == ", ":
+                words.append(text[start : place + 1])
+                start = place + 2
+    return _filled([*words, text[start:]], indent)
+
+
+def _filled(words: Sequence[str], indent: str = "") -> list[str]:
+    """Lines of words, as long as may be; all but the first are indented."""
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    return lines
 
 
 def words_of(kernel: KernelSpec) -> Sequence[str] | None:
@@ -161,13 +190,15 @@ def words_of(kernel: KernelSpec) -> Sequence[str] | None:
 
 
 def _imports(plan: LoweredPlan) -> list[str]:
-    """One line for each class that a row's kernel is written with."""
+    """One line for each module of the classes that rows' kernels are written with."""
     found: set[type] = set()
     for row in plan.rows:
         if row.kernel is not None:
             _classes(row.kernel, found)
-    return [f"from {k.__module__} import {k.__name__}"
-            for k in sorted(found, key=lambda k: (k.__module__, k.__name__))]  # fmt: skip
+    names: dict[str, list[str]] = {}
+    for kind in sorted(found, key=lambda k: (k.__module__, k.__name__)):
+        names.setdefault(kind.__module__, []).append(kind.__name__)
+    return [f"from {module} import {', '.join(listed)}" for module, listed in names.items()]
 
 
 def _classes(value: Any, found: set[type]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import tilth
 from tilth.bench import compare
 from tilth.bench.compare import Row
-from tilth.bench.engines import ENGINES, MEMORY, OWN, PEAK, PEERS
+from tilth.bench.engines import ENGINES, MEMORY, OWN, PEAK, PEERS, Engine
 from tilth.bench.problem import Chosen, nominal_sizes, relative_error, write_problem
 from tilth.bench.runner import Schedule, Spread
 from tilth.bench.station import EngineFault, Station
@@ -137,6 +137,14 @@ def test_wrong_command_lines(spec, capsys):
     assert "`tensorflow` is not one of" in capsys.readouterr().err
     assert main(["bench", spec, "--batch", "0"]) == 2
     assert main(["bench", spec, "--threads", "4096"]) == 2
+
+
+def test_peers_that_are_missing_are_told_at_once(spec, capsys, monkeypatch):
+    monkeypatch.setattr(Engine, "installed", property(lambda engine: engine.package == "torch"))
+    assert main(["bench", spec, "--against", "onnxruntime,openvino,torch"]) == 1
+    said = capsys.readouterr().err
+    assert "`onnxruntime`, `openvino` are not installed" in said
+    assert "hint: pip install onnxruntime openvino" in said
 
 
 @pytest.mark.slow

@@ -71,6 +71,30 @@ def test_inspect_refuses_what_a_stage_lacks_and_folders_that_are_not(specs, tilt
     assert done.code == 1 and "cannot write `none/x.svg`: no such file" in done.err
 
 
+def test_inspect_shows_what_passes_do(specs, tilth):
+    done = tilth("inspect", "tiny.yaml", "--diff", "fuse_epilogue")
+    assert done.code == 0 and "fused_conv" in done.out
+    assert tilth("inspect", "tiny.yaml", "--diff", "fuse_prologue").out.strip() == (
+        "fuse_prologue changes nothing here"
+    )
+    assert "chain" in tilth("inspect", "chain.yaml", "--stage", "fused").out
+    times = tilth("inspect", "tiny.yaml", "--time-passes").out.splitlines()
+    assert times[-1].endswith("all passes") and len(times) > 10
+    wrong = tilth("inspect", "tiny.yaml", "--after", "fuse_epilog")
+    assert wrong.code == 1
+    assert "no pass `fuse_epilog`; close are fuse_epilogue" in wrong.err and "hint" not in wrong.err
+    assert tilth("inspect", "tiny.yaml", "--diff", "fuse_epilog").err == wrong.err
+
+
+def test_a_plan_needs_sizes(specs, tilth):
+    (specs / "open.yaml").write_text((specs / "tiny.yaml").read_text().replace(
+        "at: {image: [1, 3, 8, 8]}, outputs: {logits: [1,3]}", ""))  # fmt: skip
+    done = tilth("inspect", "open.yaml", "--stage", "plan")
+    assert done.code == 1
+    assert "the sizes `H`, `W` have no value" in done.err
+    assert "`--shape H=SIZE`" in done.err
+
+
 # ---------------------------------------------------------------- run
 
 

@@ -1,5 +1,6 @@
 """Nets of the zoo compiled for the CPU agree with the reference, from several threads too."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ import pytest
 import tilth
 from tilth.bench.problem import bench_weights
 from tilth.cli.main import main
-from tilth.compiled import KEPT, CompiledProgram
+from tilth.compiled import KEPT, CompiledProgram, module_source
 from tilth.runtime import kernel_cache
 
 NETS = {
@@ -114,6 +115,56 @@ def test_the_written_file_runs_alone(written):
     shown = run_file(folder, "--help").stdout
     assert "--image VALUE" in shown and "float32[1, 3, 64, 64]" in shown
     assert "default: w.safetensors" in shown
+
+
+def test_a_file_that_was_moved_says_where_its_weights_were(written, tmp_path):
+    folder = written[0]
+    shutil.copy(folder / "net.py", tmp_path / "net.py")
+    x = str(folder / "x.npy")
+    done = run_file(tmp_path, "--image", x)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"there is no `{tmp_path / 'w.safetensors'}`" in done.stderr
+    assert "hint: give them: `--weights" in done.stderr
+    done = run_file(tmp_path, "--image", x, "--weights", folder / "w.safetensors")
+    assert done.returncode == 0, done.stderr
+
+
+def test_first_calls_at_once_read_the_weights_once(written):
+    program = """
+import threading, numpy, net
+from tilth.runtime import compiled
+real, seen = compiled._fitting, []
+def fitting(plan, file):
+    seen.append(file)
+    return real(plan, file)
+compiled._fitting = fitting
+x = numpy.load("x.npy")
+ready = threading.Barrier(8)
+found = []
+def call():
+    ready.wait()
+    found.append(net(image=x))
+threads = [threading.Thread(target=call) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(seen), len(found), all((y == found[0]).all() for y in found))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=written[0], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1", "8", "True"]
+
+
+@pytest.mark.parametrize("spec", ["lstm", "gridworld", "hmm", "shufflenet_v2_x1_0"])
+def test_the_written_text_has_no_long_lines_of_code(spec):
+    program = tilth.load(spec)
+    sizes = {"N": 1, "T": 5, **program.nominal_sizes()}
+    text = module_source(program, {n: sizes[n] for n in program.graph.symbols})
+    # Tables of numbers and paths of weights may be longer than a line.
+    long = [line for line in text.splitlines() if len(line) > 100]
+    assert [line for line in long if "pack.decoded(" not in line] == []
+    called = ", ".join(f"{name}=..." for name in program.inputs if name != "key")
+    assert f"call it: `FILE({called})`" in text
 
 
 def test_the_written_file_needs_no_compiler(written):

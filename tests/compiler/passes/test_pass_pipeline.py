@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tilth
 from pass_bench import Sketch, assert_same, from_zoo, ops
 from tilth.compiler.ir.dims import symbol
 from tilth.compiler.ir.graph import Graph, Value
@@ -95,7 +96,8 @@ def test_options_keep_values(options: Options) -> None:
         ("bn3", "relu3", "one node: fused_elementwise"),
         ("relu2", "bn3", "after the activation"),
         ("relu3", "pool", "maxpool reads the normalised value too"),
-        ("conv1", "pool", "neither reads"),
+        ("conv1", "pool", "stand between them"),
+        ("conv1", "relu2", "read in 2 places"),
     ],
 )
 def test_why_two_nodes_are_or_are_not_one(a: str, b: str, wanted: str) -> None:
@@ -106,6 +108,13 @@ def test_why_two_nodes_are_or_are_not_one(a: str, b: str, wanted: str) -> None:
 def test_why_knows_the_options() -> None:
     assert "precise" in why(small_net(), "conv1", "bn1", Options(precise=True))
     assert "training" in why(small_net(), "conv1", "bn1", Options(training=True))
+
+
+def test_why_speaks_of_the_ops_that_answer_questions() -> None:
+    graph = tilth.load("hmm").graph
+    assert "stay apart" in why(graph, "z[0]", "y[t]")
+    with pytest.raises(KeyError, match="no node is called"):
+        why(graph, "z[0]", "nothing")
 
 
 def test_why_names_nodes_by_number_text_or_name() -> None:

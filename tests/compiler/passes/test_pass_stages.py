@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pass_bench import Sketch, ops
+from tilth import load
 from tilth.compiler.ir.graph import Graph
 from tilth.compiler.options import Options
 from tilth.view.stages import after_pass, pass_diff, pass_names, pass_times, stages
@@ -42,3 +43,29 @@ def test_an_unknown_pass_is_refused_with_a_hint() -> None:
         after_pass(net(), "fold_batchnorm")
     with pytest.raises(KeyError, match="there are simplify"):
         pass_diff(net(), "zzz")
+
+
+def test_a_diff_shows_no_node_that_the_pass_left_alone() -> None:
+    s = Sketch("net")
+    first = s.op("relu", s.bn(s.conv(s.x(1, 3, 4, 4), 2, 3)))
+    graph = s.out(y=s.op("tanh", first))
+    changed = [line for line in pass_diff(graph, "fuse_epilogue").splitlines() if line[:1] in "+-"]
+    gone = [line.split()[3].partition("(")[0] for line in changed if line.startswith("-  %")]
+    made = [line.split()[3].partition("(")[0] for line in changed if line.startswith("+  %")]
+    # The tanh now reads another node.
+    assert (gone, made) == (["conv", "relu", "tanh"], ["fused_conv", "tanh"])
+
+
+def test_a_diff_goes_into_loops() -> None:
+    text = pass_diff(load("lstm").graph, "hoist_from_loops")
+    assert any(line.startswith("+  %") and "linear(%0" in line for line in text.splitlines())
+    assert any(line.startswith("-      %") and "linear(" in line for line in text.splitlines())
+    # What stays in the loop keeps its number, and so is not shown as changed.
+    assert not any(line[:1] in "+-" and "= tanh(" in line and '"h"' in line
+                   for line in text.splitlines())  # fmt: skip
+
+
+def test_a_model_with_latent_variables_is_shown_as_it_is_compiled() -> None:
+    found = ops(after_pass(load("hmm").graph, "fused"))
+    assert "chain" in found and not {"site", "query"} & set(found)
+    assert [name for name, _ in pass_times(load("hmm").graph)] == list(pass_names())
