@@ -151,7 +151,7 @@ def _from_batches(
     what: Any, validate: Any, declared: Mapping[str, Declared], section: Train
 ) -> Feeding:
     if not _gives_batches(what):
-        message = f"a {type(what).__name__} is no data to train on"
+        message = f"`{type(what).__name__}` is no data to train on"
         hint = "give arrays by input name, a file, or an iterable of batches"
         raise RuntimeFault("E807", message, hint)
     change = checked(declared)

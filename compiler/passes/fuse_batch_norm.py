@@ -14,6 +14,8 @@ After::
     %6:3 = fused_batch_norm_backward(%x, %4, %1:3, %1:4, %weight, %1) {activation="relu"}
 
 Without a shortcut the backward norm computes what it clamps anew from x, which it reads anyway.
+Images alone: norms of other ranks are written out as sums and products, which fuse with what stands
+around them like any others.
 """
 
 from __future__ import annotations
@@ -28,9 +30,15 @@ def fuse_batch_norm(rewriter: Rewriter, options: Options) -> None:
     """Fuse forward norms with what follows, then backward norms with the mask in front."""
     within_loops(rewriter, lambda inner: fuse_batch_norm(inner, options))
     for index in rewriter.of_op("batch_norm_train"):
-        _forward(rewriter, index)
+        if _is_image(rewriter, index):
+            _forward(rewriter, index)
     for index in rewriter.of_op("batch_norm_backward"):
-        _backward(rewriter, index)
+        if _is_image(rewriter, index):
+            _backward(rewriter, index)
+
+
+def _is_image(rewriter: Rewriter, index: int) -> bool:
+    return rewriter.type_of(rewriter.operands(index)[0]).rank == 4
 
 
 def _forward(rewriter: Rewriter, index: int) -> None:

@@ -138,7 +138,7 @@ def open_dataset(what: Any, folder: str | os.PathLike[str] = ".") -> Data:
         return Data({TRAINING: what})
     if is_examples(what):
         return Data({TRAINING: SequenceDataset(what)})
-    message = f"a {type(what).__name__} is not a set of examples"
+    message = f"`{type(what).__name__}` is not a set of examples"
     raise RuntimeFault("E807", message, "give a name, a path, or arrays by field")
 
 

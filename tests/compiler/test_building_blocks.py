@@ -462,3 +462,20 @@ def test_forward_and_backward_have_kernels(block, tmp_path):
     for made in (program, program.value_and_grad("loss", training=True).program):
         plan, _ = lowered(made, sizes)
         assert plan.rows
+
+
+SHAPES = {2: "N, 6", 3: "N, 6, 9", 4: "N, 6, 9, 7", 5: "N, 6, 4, 3, 5"}
+SPATIAL = ("instancenorm", "switchable_norm")
+
+
+@pytest.mark.parametrize("rank", SHAPES)
+def test_norms_of_every_rank_have_kernels_with_what_follows(rank, tmp_path):
+    norms = ["bn", "layernorm", "groupnorm(3)", "lrn", "l2norm", *(SPATIAL if rank > 2 else ())]
+    for norm, after in product(norms, ("relu", "relu6 >> dropout", "swish", "maxout(2)")):
+        texts = [f"y = x >> {norm} >> {after}"]
+        texts += [f"y = x >> (id + {norm}) >> {after}"] if after == "relu" else []
+        for text in texts:
+            block = Block("", "", f"input x : F[{SHAPES[rank]}]\n{text}", np.asarray)
+            program = program_of(block, tmp_path, "f32")
+            made = program.value_and_grad("loss", ["x"], training=True)
+            assert lowered(made.program, {"N": 3})[0].rows, text

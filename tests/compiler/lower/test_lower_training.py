@@ -103,6 +103,8 @@ FAST = [
     (depthwise_strided, ((2, 20, 9, 8), (20, 1, 3, 3))),
     (residual, ((3, 20, 31, 9), (3, 20, 31, 9), *VECTORS)),
     (pointwise, ((3, 20, 13, 11), (35, 20, 1, 1))),  # several chunks of pixels
+    (normed, ((45, 20), *VECTORS)),  # norms of what is no image
+    (residual, ((3, 20, 9), (3, 20, 9), *VECTORS)),
 ]
 SLOW = [
     (plain, ((2, 20, 9, 7), (35, 20, 3, 3))),
@@ -119,6 +121,7 @@ SLOW = [
     (dilated, ((2, 20, 9, 8), (35, 20, 3, 3))),
     (rectifier, ((3, 5, 9, 9), (20, 5, 3, 3))),
     (normed, ((3, 20, 31, 9), *VECTORS)),
+    (normed, ((3, 20, 5, 3, 4), *VECTORS)),
     (shortcut, ((3, 20, 7, 9), *VECTORS)),
     (dense, ((5, 37), (50, 37), (50,), (21, 50))),
     (dense, ((45, 37), (50, 37), (50,), (21, 50))),
