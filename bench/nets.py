@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ..program import Program
 from ..runtime.faults import RuntimeFault
+from ..runtime.simd import lanes
 from .compare import Row, compare
 from .engines import ENGINES, PEERS
 from .kind import Measured, Request
@@ -17,8 +18,9 @@ from .runner import Schedule
 def measure(program: Program, request: Request) -> Iterator[Sequence[Row]]:
     """Rows of a net, a list for each batch and number of threads.
 
-    Raises :class:`RuntimeFault` E804 for a peer that is not installed.
+    Raises :class:`RuntimeFault` E804 for a peer that is not installed and an unknown `TILTH_LANES`.
     """
+    lanes()  # a width that this machine lacks is refused here, not by the process of each engine
     peers = _peers(request)
     label = program.variant or program.name
     schedule = Schedule(rounds=request.rounds, seconds=request.seconds)

@@ -22,6 +22,8 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing import templates
 from numba.core.typing.templates import AbstractTemplate, signature
 
+from .faults import RuntimeFault
+
 intrinsic: Any = extending.intrinsic
 infer_global: Any = templates.infer_global
 
@@ -36,7 +38,8 @@ def lanes() -> int:
     if wanted is None:
         return widest
     if wanted not in ("4", "8", "16") or int(wanted) > widest:
-        raise ValueError(f"TILTH_LANES is {wanted!r}; this machine has 4 to {widest} lanes")
+        message = f"TILTH_LANES is `{wanted}`, and vectors of this machine have 4 to {widest} lanes"
+        raise RuntimeFault("E804", message, "set it to 4, 8 or 16, or leave it out")
     return int(wanted)
 
 

@@ -65,8 +65,7 @@ def test_the_reference_engine_agrees(problem):
 
 
 @pytest.mark.slow
-def test_compiled_steps_agree_and_go_on(problem, tmp_path, monkeypatch):
-    monkeypatch.setenv("TILTH_CACHE", str(tmp_path / "kernels"))
+def test_compiled_steps_agree_and_go_on(problem):
     engine = ENGINES["tilth"]
     assert engine.write is not None and engine.profile is not None
     assert engine.write(problem, 1) > 0

@@ -37,8 +37,7 @@ def test_the_roofline_is_what_arithmetic_or_memory_needs_at_the_least():
 
 
 @pytest.fixture
-def problem(tmp_path, monkeypatch):
-    monkeypatch.setenv("TILTH_CACHE", str(tmp_path.parent.parent / "kernels"))
+def problem(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(SPEC)
     folder = tmp_path / "problem"

@@ -86,6 +86,18 @@ def test_inspect_shows_what_passes_do(specs, tilth):
     assert tilth("inspect", "tiny.yaml", "--diff", "fuse_epilog").err == wrong.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["inspect", "--stage", "plan"], ["compile", "-o", "net.py"], ["bench", "--against", "none"],
+     ["run", "--engine", "cpu", "--input", "image=random"]],
+)  # fmt: skip
+def test_a_width_that_the_machine_lacks_is_refused(specs, tilth, monkeypatch, words):
+    monkeypatch.setenv("TILTH_LANES", "5")
+    done = tilth(words[0], "tiny.yaml", *words[1:])
+    assert done.code == 1
+    assert "error[E804]: TILTH_LANES is `5`" in done.err and "internal" not in done.err
+
+
 def test_a_plan_needs_sizes(specs, tilth):
     (specs / "open.yaml").write_text((specs / "tiny.yaml").read_text().replace(
         "at: {image: [1, 3, 8, 8]}, outputs: {logits: [1,3]}", ""))  # fmt: skip

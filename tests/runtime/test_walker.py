@@ -27,11 +27,6 @@ def kernel(row, task, slot):
 '''
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("TILTH_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
-
-
 def plan(steps: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kernel = kernel_cache.kernel("count", COUNT)
     cells = np.zeros((steps, width), np.int64)

@@ -28,13 +28,6 @@ SLOW = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TILTH_CACHE", str(tmp_path_factory.getbasetemp().parent / "kernels"))
-        yield
-
-
 def prepared(name, images, side, **options):
     program = tilth.load(name)
     image = np.random.default_rng(1).standard_normal((images, 3, side, side)).astype(np.float32)

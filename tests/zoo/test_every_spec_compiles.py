@@ -27,7 +27,7 @@ SIZES = {
 }
 OPTIONS = {
     "nasnet": {"side": 67},
-    "garnet": {"states": 300},
+    "garnet": {"states": 300, "gamma": 0.9},
     "maze": {"rows": 20, "cols": 30},
 }
 
@@ -49,13 +49,6 @@ TIES = {"gamblers_problem": "stake"}
 def name_of(case):
     entry, variant = case
     return variant or entry.name
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TILTH_CACHE", str(tmp_path_factory.getbasetemp().parent / "kernels"))
-        yield
 
 
 def loaded(case):

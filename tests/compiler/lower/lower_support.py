@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 from tilth.compiler.ir.graph import Graph, Value
 from tilth.compiler.ir.types import TensorType
 from tilth.compiler.lower import cpu
@@ -12,13 +11,6 @@ from tilth.compiler.lower.target import Target
 from tilth.compiler.ops import OPS, infer
 from tilth.runtime import packing as pack
 from tilth.runtime.module import Module, Plan, Port
-
-
-@pytest.fixture(scope="session", autouse=True)
-def kernels(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TILTH_CACHE", str(tmp_path_factory.getbasetemp().parent / "kernels"))
-        yield
 
 
 def to_blocks(x: np.ndarray) -> np.ndarray:

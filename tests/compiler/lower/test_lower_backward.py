@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from graphs import Build, check, region
-from lower_support import kernels  # noqa: F401
 from tilth.compiler.autodiff import differentiate, to_training
 from tilth.compiler.ir.graph import Value
 from tilth.compiler.ir.types import TensorType

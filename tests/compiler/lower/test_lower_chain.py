@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from graphs import Build, compiled
-from lower_support import kernels  # noqa: F401
 from tilth.compiler.ops.base import OPS
 from tilth.compiler.ops.chain import backward, forward
 from tilth.runtime.simd import lanes

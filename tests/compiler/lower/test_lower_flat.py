@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from graphs import Build, check, compiled
-from lower_support import kernels  # noqa: F401
 from tilth.compiler.ops import OpError
 from tilth.runtime.faults import RuntimeFault
 from tilth.runtime.simd import lanes

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from graphs import Build, check
-from lower_support import kernels  # noqa: F401
 
 slow = pytest.mark.slow
 
@@ -19,6 +18,11 @@ CONVOLUTIONS = [
     pytest.param((1, 4, (5, 4, 6), 6, (2, 3, 2), (1, 2, 1), ((0, 1), (1, 1), (1, 0)), (1, 1, 2), 2),
                  id="three axes"),
     pytest.param((3, 1, (1, 1), 17, (1, 1), (1, 1), ((0, 0),) * 2, (1, 1), 1), id="one pixel"),
+    pytest.param((3, 3, (10, 11), 17, (4, 2), (3, 3), ((0, 1), (2, 0)), (1, 1), 1),
+                 id="even first, stride 3"),
+    pytest.param((3, 3, (1, 1), 17, (3, 3), (1, 1), ((1, 1),) * 2, (1, 1), 1), id="padded pixel"),
+    pytest.param((1, 17, (1, 1), 17, (2, 4), (3, 3), ((0, 1), (2, 1)), (1, 1), 17),
+                 id="even depthwise pixel"),
 ]  # fmt: skip
 
 
@@ -98,6 +102,10 @@ POOLS = [
     ("avgpool", (1, 3, 5, 6, 4), {"kernel": (2, 3, 2), "stride": (2, 2, 2),
                                   "pad": ((1, 1), (1, 1), (0, 0)), "ceil": False,
                                   "count_pad": True}),
+    ("maxpool", (3, 17, 1, 1), {"kernel": (2, 4), "stride": (3, 3), "pad": ((0, 1), (2, 1)),
+                                "dilation": (1, 1), "ceil": False}),
+    ("avgpool", (3, 3, 10, 11), {"kernel": (4, 2), "stride": (3, 3), "pad": ((0, 1), (1, 0)),
+                                 "ceil": False, "count_pad": False}),
     ("adaptive_avgpool", (2, 5, 13), {"size": (5,)}),
     ("adaptive_maxpool", (2, 5, 13), {"size": (5,)}),
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from graphs import Build, check, compiled, region
-from lower_support import kernels  # noqa: F401
 from tilth.compiler.ir.types import TensorType
 from tilth.runtime.faults import RuntimeFault
 

@@ -6,7 +6,6 @@ The arena is poisoned between calls (``graphs.check``), so pad lanes and gaps ho
 import numpy as np
 import pytest
 from graphs import Build, check
-from lower_support import kernels  # noqa: F401
 from tilth.compiler.autodiff import expand_gradients, gradients
 from tilth.compiler.ops.expr import Writer
 from tilth.runtime.simd import lanes

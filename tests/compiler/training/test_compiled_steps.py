@@ -37,8 +37,7 @@ def test_arrays_that_somebody_sees_are_kept():
 
 
 @pytest.mark.slow
-def test_compiled_training_follows_the_reference(tmp_path, monkeypatch):
-    monkeypatch.setenv("TILTH_CACHE", str(tmp_path / "kernels"))
+def test_compiled_training_follows_the_reference(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(SPEC)
     program = tilth.load(str(path))

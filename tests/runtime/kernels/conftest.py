@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,6 @@ from tilth.runtime.kernel_cache import kernel as compiled
 from tilth.runtime.simd import lanes
 
 WIDTHS = [w for w in (16, 8, 4) if w <= lanes()]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache for the session, apart from the user's; one given from outside is kept."""
-    if "TILTH_CACHE" in os.environ:
-        yield
-        return
-    os.environ["TILTH_CACHE"] = str(tmp_path_factory.mktemp("kernels"))
-    yield
-    del os.environ["TILTH_CACHE"]
 
 
 @pytest.fixture(params=[pytest.param(w, marks=() if w == WIDTHS[0] else pytest.mark.slow)
