@@ -29,6 +29,7 @@ __all__ = [
     "depthwise",
     "grid_edges",
     "matrix",
+    "padded_groups",
     "panels",
     "planar",
     "tap_table",
@@ -107,6 +108,18 @@ def block_diagonal(weight: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
         place = (row // each) % together
         wide[row, place * c : (place + 1) * c] = weight[row]
     return wide, groups // together
+
+
+def padded_groups(array: Any, groups: int, room: int) -> np.ndarray:
+    """Weights or a vector along outputs, [groups * each, ...], as [groups * room, ...] with zeros.
+
+    The outputs of each group keep their order and come first in its room.
+    """
+    array = np.asarray(array)
+    each = array.shape[0] // groups
+    full = np.zeros((groups, room, *array.shape[1:]), array.dtype)
+    full[:, :each] = array.reshape(groups, each, *array.shape[1:])
+    return full.reshape(groups * room, *array.shape[1:])
 
 
 def dense(weight: np.ndarray, groups: int) -> np.ndarray:

@@ -26,9 +26,9 @@ from .convolution import (
     row_work,
 )
 from .cpu import SCRATCH, SCRATCH_SLOT, Lowering, rule
-from .filters import Filters, channel_vector
+from .filters import Filters, channel_vector, pad_groups
 from .recipe import Recipe, with_epilogue, with_prologue
-from .storage import LINE, Blocked, Flat, Mapped
+from .storage import LINE, Blocked, Flat, Mapped, lanes_of
 
 CLAMPS = {"": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 """Activations that are a clamp, done in the epilogue for nothing."""
@@ -39,7 +39,8 @@ class ConvParts:
     """A convolution node taken apart.
 
     ``turned`` weights are those of a backward convolution. ``source`` and ``goal`` stand for the
-    node's input and result where it is made of several steps.
+    node's input and result where it is made of several steps. ``gaps`` are groups, and the outputs
+    that each has room for, where that is more than it has.
     """
 
     shape: ConvShape
@@ -52,6 +53,7 @@ class ConvParts:
     turned: bool = False
     source: Blocked | None = None
     goal: Blocked | None = None
+    gaps: tuple[int, int] | None = None
 
     def filters(self, state: Lowering, groups: int | None = None, known: str = "") -> Filters:
         """The weights, as they are or as text of the load phase that stands for them."""
@@ -94,6 +96,10 @@ def convolve(state: Lowering, index: int, parts: ConvParts) -> None:
         _winograd(state, index, parts, choice)
     elif _in_whole_blocks(shape):
         _direct(state, index, parts, shape, parts.filters(state))
+    elif _by_channels(parts) and shape.features // shape.groups % BLOCK == 0:
+        _mapped(state, index, parts, shape, _lanes(state, index, parts), parts.filters(state))
+    elif _may_pad_groups(state, index, parts):
+        _padded_groups(state, index, parts)
     elif BLOCK % each == 0 and shape.channels == shape.features and shape.channels % BLOCK == 0:
         _block_diagonal(state, index, parts)
     else:
@@ -104,6 +110,19 @@ def _in_whole_blocks(shape: ConvShape) -> bool:
     each = shape.channels // shape.groups
     whole = each % BLOCK == 0 and shape.blocks_out * BLOCK * shape.groups == shape.features
     return shape.groups == 1 or whole
+
+
+def _by_channels(parts: ConvParts) -> bool:
+    """Whether channels can be read one by one, wherever they lie: no taps to move between."""
+    shape = parts.shape
+    return shape.pointwise and shape.stride == (1, 1) and not parts.prologue
+
+
+def _lanes(state: Lowering, index: int, parts: ConvParts) -> Blocked | Mapped:
+    """The input where it lies."""
+    value = state.graph.operands(index)[0]
+    stored = parts.source or state.stored.get(value)
+    return stored if isinstance(stored, (Blocked, Mapped)) else state.blocked(value)
 
 
 DENSE = 6
@@ -130,6 +149,7 @@ def _has_kernel(state: Lowering, index: int, node: Node) -> str:
         return "groups cut blocks of weights that are packed at every call"
     narrow = BLOCK % each == 0 and channels == features and channels % BLOCK == 0
     fits = groups == 1 or whole or narrow or groups <= DENSE
+    fits = fits or _may_pad_groups(state, index, _parts(state, index, node))
     return "" if fits else "groups cut blocks"
 
 
@@ -183,7 +203,7 @@ def _parts(state: Lowering, index: int, node: Node) -> ConvParts:
 def _common(state: Lowering, index: int, parts: ConvParts, wide: int) -> tuple[Any, Blocked]:
     out = parts.goal or state.new_blocked(Value(index))
     bias = channel_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
-                          parts.shape.features, wide)  # fmt: skip
+                          parts.shape.features, wide, parts.gaps)  # fmt: skip
     words: dict[str, Any] = {
         "bias": bias, "y": out.place, "low_bits": word_of(parts.low),
         "high_bits": word_of(parts.high), "y_image": out.plane, "y_block": out.block,
@@ -244,6 +264,37 @@ def _block_diagonal(state: Lowering, index: int, parts: ConvParts) -> None:
     _direct(state, index, parts, wide, parts.filters(state, groups, text))
 
 
+def _may_pad_groups(state: Lowering, index: int, parts: ConvParts) -> bool:
+    """Whether the outputs of each group may get blocks of their own."""
+    shape = parts.shape
+    readable = shape.channels // shape.groups % BLOCK == 0 or _by_channels(parts)
+    return readable and stands_alone(state, index, parts)
+
+
+def stands_alone(state: Lowering, index: int, parts: ConvParts) -> bool:
+    """Whether the result may lie anywhere, its weights known before the call and nothing added."""
+    placed = parts.goal is not None or Value(index) in state.parents
+    steady = [parts.weight, *parts.extras.values()]
+    return not placed and all(value.node in state.phases for value in steady)
+
+
+def _padded_groups(state: Lowering, index: int, parts: ConvParts) -> None:
+    """Groups that cut blocks of outputs: each gets blocks of its own, and the rest is a map."""
+    shape = parts.shape
+    each = shape.features // shape.groups
+    room = -(-each // BLOCK) * BLOCK
+    wide = replace(shape, features=room * shape.groups)
+    goal = state.loose_blocked((shape.images, wide.features, shape.rows, shape.columns))
+    text = pad_groups(state.load.text(parts.weight), shape.groups, room)
+    padded = replace(parts, shape=wide, goal=goal, gaps=(shape.groups, room))
+    weight = padded.filters(state, known=text)
+    if shape.channels // shape.groups % BLOCK == 0:
+        _direct(state, index, padded, wide, weight)
+    else:
+        _mapped(state, index, padded, wide, _lanes(state, index, parts), weight)
+    state.stored[Value(index)] = Mapped.gapped(goal, shape.groups, each)
+
+
 def _dense(state: Lowering, index: int, parts: ConvParts) -> None:
     """A few groups that cut blocks: one group, with zeros between them."""
     text = f"pack.dense({state.load.text(parts.weight)}, {parts.shape.groups})"
@@ -266,9 +317,9 @@ def _direct(
     if _reads_planes(parts, stored):
         _planar(state, index, parts, state.flat(value), weight)
         return
-    flat = shape.pointwise and shape.stride == (1, 1) and not parts.prologue
-    if isinstance(stored, Mapped) and flat and shape.groups == 1:
-        _mapped(state, index, parts, stored, weight)
+    flat = _by_channels(parts)
+    if isinstance(stored, Mapped) and flat:
+        _mapped(state, index, parts, shape, stored, weight)
         return
     _from_blocks(state, index, parts, shape, weight, flat)
 
@@ -343,22 +394,25 @@ def _sums_bytes(plan: dict[str, Any], tile: Tile, shape: ConvShape) -> int:
     return tiles * tile.pixels * tile.blocks * LINE
 
 
-def _mapped(state: Lowering, index: int, parts: ConvParts, x: Mapped, weight: Filters) -> None:
+def _mapped(
+    state: Lowering, index: int, parts: ConvParts, shape: ConvShape, x: Blocked | Mapped,
+    weight: Filters,
+) -> None:  # fmt: skip
     """A pointwise convolution that reads its channels where they lie: one chunk a channel."""
-    shape = parts.shape
     pixels = shape.images * shape.height * shape.width
-    tile = choose_tile(pixels, shape.blocks_out, state.target)
+    tile = choose_tile(pixels, shape.blocks_out, state.target, shape.groups)
     words, _ = _common(state, index, parts, BLOCK * tile.blocks)
     plan = _flat_tasks(state, shape, tile, pixels)
-    panels = -(-shape.blocks_out // tile.blocks)
-    panel = shape.channels * tile.blocks * BLOCK * 4
-    packed = weight.panels(tile.blocks, panels * panel)
-    table, base = state.lane_table(x.lanes, parts.path)
+    each, channels = -(-shape.blocks_out // tile.blocks), shape.channels // shape.groups
+    panel = channels * tile.blocks * BLOCK * 4
+    packed = weight.panels(tile.blocks, each * shape.groups * panel)
+    table, base = state.lane_table(lanes_of(x), parts.path)
     words |= plan
     words |= {
-        "x": base, "w": packed, "table": table, "chunks": shape.channels, "length": 1,
-        "full_chunks": shape.channels, "panels": panels, "blocks_out": shape.blocks_out,
-        "panel_bytes": panel, "group_panels": panels, "pixels": pixels,
+        "x": base, "w": packed, "table": table, "chunks": channels, "length": 1,
+        "full_chunks": channels, "panels": each * shape.groups,
+        "blocks_out": -(-shape.features // BLOCK), "panel_bytes": panel, "group_panels": each,
+        "group_bytes": channels * 8, "pixels": pixels,
     }  # fmt: skip
     kernel = direct.ConvKernel(
         tile.pixels, tile.blocks, LINE, "none", True, state.target.lanes, mapped=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...runtime.abi import word_of
@@ -10,13 +11,13 @@ from ..ir.graph import Node, Value
 from .convolution import BLOCK
 from .cpu import Lowering, in_whole_blocks, rule
 from .cpu_batch_norm import channel_sums
-from .cpu_conv import ConvParts
+from .cpu_conv import ConvParts, stands_alone
 from .cpu_layout import gather_lanes
 from .cpu_nest import reduce_flat
 from .cpu_resample import adaptive_by_axis
 from .cpu_views import concat_flat
 from .cpu_windows import pool_by_windows
-from .filters import channel_vector
+from .filters import Filters, channel_vector, pad_groups
 from .storage import Blocked, Flat, Mapped, lanes_of
 
 
@@ -90,6 +91,9 @@ def global_pool(state: Lowering, x: Blocked, out: Flat, kind: str, name: str) ->
 def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
     """One filter a channel; several filters a channel read it several times."""
     shape = parts.shape
+    if _keeps_gaps(state, index, parts):
+        _gapped_depthwise(state, index, parts)
+        return
     x = parts.source or state.blocked(state.graph.operands(index)[0])
     if shape.features != shape.channels:
         lanes, each = lanes_of(x), shape.features // shape.channels
@@ -97,13 +101,41 @@ def lower_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
                         x.images, x.height, x.width)  # fmt: skip
         x = gather_lanes(state, spread)
     out = parts.goal or state.new_blocked(Value(index))
+    _depthwise(state, parts, x, out, parts.filters(state))
+
+
+def _keeps_gaps(state: Lowering, index: int, parts: ConvParts) -> bool:
+    """Whether the channels lie in groups with gaps between them, and the result's may so, too."""
+    stored = state.stored.get(state.graph.operands(index)[0])
+    gapped = parts.source is None and isinstance(stored, Mapped) and stored.whole is not None
+    one_each = parts.shape.features == parts.shape.channels
+    return gapped and one_each and stands_alone(state, index, parts)
+
+
+def _gapped_depthwise(state: Lowering, index: int, parts: ConvParts) -> None:
+    """Over the gaps, too: their filters are zeros."""
+    stored: Any = state.stored[state.graph.operands(index)[0]]
+    x, groups = stored.whole, stored.groups
+    shape = replace(parts.shape, channels=x.channels, features=x.channels, groups=x.channels)
+    out = state.loose_blocked((shape.images, x.channels, shape.rows, shape.columns))
+    room = x.channels // groups
+    text = pad_groups(state.load.text(parts.weight), groups, room)
+    wide = replace(parts, shape=shape, gaps=(groups, room))
+    _depthwise(state, wide, x, out, wide.filters(state, known=text))
+    state.stored[Value(index)] = Mapped.gapped(out, groups, stored.channels // groups)
+
+
+def _depthwise(
+    state: Lowering, parts: ConvParts, x: Blocked, out: Blocked, filters: Filters
+) -> None:
+    shape = parts.shape
     taps = shape.kernel[0] * shape.kernel[1]
-    weight = parts.filters(state).depthwise(x.blocks * taps * BLOCK * 4)
+    weight = filters.depthwise(x.blocks * taps * BLOCK * 4)
     tile, words = window_words(x, out, shape.kernel, shape.stride, shape.dilation, shape.pad)
     words |= {
         "w": weight, "low_bits": word_of(parts.low), "high_bits": word_of(parts.high),
         "bias": channel_vector(state, parts.extras.get("bias"), f"{parts.path}.bias",
-                              shape.features, BLOCK),
+                              shape.features, BLOCK, parts.gaps),
     }  # fmt: skip
     residual = parts.extras.get("residual")
     if residual is not None:

@@ -139,15 +139,26 @@ def _pack(state: Lowering, view: _View, wide: int, size: int, groups: int, name:
     return goal
 
 
+def pad_groups(text: str, groups: int, room: int) -> str:
+    """Weights or a bias in the load phase, with zeros between the outputs of groups."""
+    return f"pack.padded_groups({text}, {groups}, {room})"
+
+
 def channel_vector(
-    state: Lowering, value: Value | None, name: str, size: int, multiple: int
-) -> Packed | Place:
-    """A vector along ``size`` channels, with zeros up to a multiple; zeros when there is none."""
+    state: Lowering, value: Value | None, name: str, size: int, multiple: int,
+    gaps: tuple[int, int] | None = None,
+) -> Packed | Place:  # fmt: skip
+    """A vector along ``size`` channels, with zeros up to a multiple; zeros when there is none.
+
+    ``gaps`` are groups and the channels that each has room for, where a known one has fewer.
+    """
     count = -(-size // multiple) * multiple
     if value is None:
         return state.load.pack(f"zeros{count}", f"np.zeros({count}, np.float32)", count * 4)
     if value.node in state.phases:
-        text = f"pack.vector({state.load.text(value)}, {multiple})"
+        known = state.load.text(value)
+        known = known if gaps is None else pad_groups(known, *gaps)
+        text = f"pack.vector({known}, {multiple})"
         return state.load.pack(label(name), text, count * 4)
     # Panels of no outputs at the end hold the zeros.
     goal = state.room(count * 4)

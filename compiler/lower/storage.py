@@ -157,12 +157,26 @@ class Lane:
 
 @dataclass(frozen=True)
 class Mapped:
-    """An image value whose channels lie anywhere: a channel map instead of a copy."""
+    """An image value whose channels lie anywhere: a channel map instead of a copy.
+
+    ``whole`` is a value that has these channels in ``groups`` of equal size, in their order, each
+    group from a block's first lane; what lies between the groups means nothing.
+    """
 
     lanes: tuple[Lane, ...]
     images: int
     height: int
     width: int
+    whole: Blocked | None = None
+    groups: int = 1
+
+    @staticmethod
+    def gapped(whole: Blocked, groups: int, each: int) -> Mapped:
+        """The first ``each`` channels of every group of a value."""
+        lanes = lanes_of(whole)
+        room = whole.channels // groups
+        picked = tuple(lanes[group * room + c] for group in range(groups) for c in range(each))
+        return Mapped(picked, whole.images, whole.height, whole.width, whole, groups)
 
     @property
     def channels(self) -> int:

@@ -27,7 +27,8 @@ WORDS = [
     "stage_width", "stage_rows", "stride_y", "scale", "shift", "pixels",
     "prologue_low", "part_chunks", "sums_at",
 ]  # fmt: skip
-"""The row. ``*_image`` and ``*_block`` are byte strides; ``scale`` and ``shift`` the prologue's. A
+"""The row. ``*_image`` and ``*_block`` are byte strides; ``group_bytes`` is the stride of groups in
+the input, or in the table of a mapped kernel; ``scale`` and ``shift`` are the prologue's. A
 deep kernel takes ``part_chunks`` at a time and keeps sums at ``sums_at`` of its scratch."""
 
 
@@ -183,7 +184,7 @@ class ConvKernel:
             f"    tiles = (columns + {self.pixels - 1}) // {self.pixels}",
             *(["    sums = scratch + slot * scratch_slot + sums_at"] if self.deep else []),
             "    for panel in range(first_panel, last_panel):",
-            "        shifted = source + (panel // group_panels) * group_bytes",
+            *self._group(),
             "        weights = w + panel * panel_bytes",
             *[line[4:] for line in bias],
             f"        for begin in range(0, chunks, {'part_chunks' if self.deep else 'chunks'}):",
@@ -205,6 +206,15 @@ class ConvKernel:
             *self._finish(sums),
             f"            weights += depth * {self.blocks * 64}",
         ]
+
+    def _group(self) -> list[str]:
+        """Where a panel's group begins: in the input, or in the table of channels."""
+        if self.mapped:
+            return [
+                "        shifted = source",
+                "        places = table + (panel // group_panels) * group_bytes",
+            ]
+        return ["        shifted = source + (panel // group_panels) * group_bytes"]
 
     def _chunks(self) -> list[str]:
         """The products of a tile, by chunks of neighbouring channels."""
@@ -234,7 +244,7 @@ class ConvKernel:
             *tile.channel(self.pixels, self.blocks, self.width, str(self.step)),
             *AHEAD,
         ]
-        rows = ["                    at = table"]
+        rows = ["                    at = places"]
         for turns in (f"chunks // {tile.UNROLL}", f"chunks % {tile.UNROLL}"):
             count = tile.UNROLL if "//" in turns else 1
             rows.append(f"                    for _ in range({turns}):")

@@ -11,6 +11,9 @@ CONVOLUTIONS = [
     pytest.param((2, 6, (9, 7), 8, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2), id="2 groups"),
     pytest.param((1, 21, (5, 6), 9, (3, 2), (2, 1), ((1, 0), (0, 1)), (1, 1), 3), id="3 groups"),
     pytest.param((3, 20, (5, 5), 40, (1, 1), (1, 1), ((0, 0),) * 2, (1, 1), 5), id="5 groups"),
+    pytest.param((1, 160, (3, 4), 120, (1, 1), (1, 1), ((0, 0),) * 2, (1, 1), 8), id="8 groups"),
+    pytest.param((2, 48, (5, 6), 60, (3, 3), (2, 1), ((1, 1),) * 2, (1, 1), 3), id="gaps"),
+    pytest.param((3, 60, (5, 5), 96, (1, 1), (1, 1), ((0, 0),) * 2, (1, 1), 3), id="uneven inputs"),
     pytest.param((1, 70, (5, 5), 70, (3, 3), (1, 1), ((1, 1),) * 2, (1, 1), 10), id="10 groups"),
     pytest.param((2, 17, (6, 5), 51, (3, 3), (3, 3), ((1, 1),) * 2, (1, 1), 17), id="multiplier"),
     pytest.param((2, 3, (11, 9), 17, (3, 3), (1, 1), ((2, 2),) * 2, (2, 2), 1), id="dilated first"),
@@ -41,6 +44,40 @@ def convolution(case, dtype="f32", late=False, bias=True):
 def test_convolutions(case):
     b, y = convolution(case)
     check(b.output(b("relu", y)), 2e-5, fused=True, threads=2)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_groups_that_cut_blocks_are_neither_multiplied_by_zeros_nor_copied(images):
+    """ShuffleNet's unit: each group's outputs have blocks of their own up to the next product."""
+    plain = {"pad": ((0, 0),) * 2, "dilation": (1, 1), "stride": (1, 1)}
+    b = Build()
+    y = b("conv", b.input((images, 48, 7, 6)), b.weight((60, 16, 1, 1)), b.weight((60,)),
+          groups=3, **plain)  # fmt: skip
+    y = b("conv", b("relu", y), b.weight((60, 1, 3, 3)), b.weight((60,)), groups=60,
+          **plain | {"pad": ((1, 1),) * 2})  # fmt: skip
+    y = b("channel_shuffle", y, groups=20, axis=1)
+    y = b("conv", y, b.weight((96, 20, 1, 1)), b.weight((96,)), groups=3, **plain)
+    module = check(b.output(b("relu", y)), 2e-5, fused=True, threads=2)
+    names = [row.kernel.name.split("_")[0] for row in module.plan.rows]
+    assert sorted(names) == ["conv", "conv", "depthwise", "from", "to"]
+    sizes = {name: array for name, array in _sizes(module).items() if "weight" in name}
+    assert sorted(sizes.values()) == [96 * 9 * 4, 96 * 16 * 4, 96 * 20 * 4]
+
+
+def _sizes(module):
+    """Bytes of the packed arrays, with what fills a line."""
+    starts = sorted((start, name) for name, start in module.plan.packed.items())
+    ends = [*(start for start, _ in starts[1:]), module.plan.weight_bytes]
+    return {name: end - start for (start, name), end in zip(starts, ends, strict=True)}
+
+
+def test_groups_with_gaps_are_read_like_any_image():
+    b = Build()
+    x = b.input((2, 48, 5, 4))
+    attrs = {"pad": ((0, 0),) * 2, "dilation": (1, 1), "stride": (1, 1), "groups": 3}
+    y = b("relu", b("conv", x, b.weight((60, 16, 1, 1)), b.weight((60,)), **attrs))
+    pooled = b("reduce", y, kind="mean", axes=(2, 3), keepdims=False)
+    check(b.output(y, b("tanh", b("mul", y, y)), pooled), 2e-5, fused=True)
 
 
 @slow
