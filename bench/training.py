@@ -115,11 +115,12 @@ def step_inputs(step: Step, state: State, inputs: Arrays) -> Arrays:
 GRADIENT, WEIGHT, STATISTIC = "gradient ", "weight ", "statistic "
 """Before a weight's path, the names of what is compared."""
 
-STEP_TOLERANCE = 0.1
+STEP_TOLERANCE = 0.3
 """The error of one tensor, by :func:`step_error`, above which an engine does other work.
 
-One rectifier that rounding turns moves a gradient by up to 1e-2 in a small net, and PyTorch's own
-gradients of MobileNet v2 are off by 2e-2; a gradient with a wrong term is off by about 1.
+One rectifier that rounding turns moves a gradient by up to 1e-2 in a small net, and the worst of
+PyTorch's own gradients of MobileNet v2 is off by 0.02 on one processor and by 0.15 on another; a
+gradient with a wrong term is off by about 1.
 """
 
 LEAST = 1e-3
