@@ -53,8 +53,9 @@ class Run:
     ``weights`` are arrays by path: the averaged ones under ``ema``. ``best`` are those of the best
     validation, where there was one. ``history`` has a row for each line of ``metrics.csv``: updates
     made, epochs made, ``train`` or ``validate``, and values by name. ``reason`` is ``epochs``,
-    ``steps``, ``early_stop`` or ``interrupted``. ``confusion`` counts, for a loss of classes, which
-    was taken for which in the last validation; its ``recall`` is the accuracy by class.
+    ``steps``, ``early_stop`` or ``interrupted``. ``best_score`` is the metric by which the best
+    were kept, its value, and the updates made by then. ``confusion`` counts, for a loss of classes,
+    which was taken for which in the last validation; its ``recall`` is the accuracy by class.
     """
 
     program: Program
@@ -67,6 +68,7 @@ class Run:
     reason: str
     folder: Path | None = None
     confusion: Confusion | None = None
+    best_score: tuple[str, float, int] | None = None
 
 
 def train(
@@ -205,7 +207,7 @@ class Work:
             state = self.steps.state(self.weights(weights, watcher.say))
             loop = Loop(self.steps, self.turns, settings, watcher)
             outcome = loop.run(state, self.fed.train, self.fed.held_out, resume)
-        return self._run(outcome, folder)
+        return self._run(outcome, folder, settings.best)
 
     def range_test(self, sweep: Sweep, weights: Any) -> RangeTest:
         """Train by rates that grow until the loss diverges."""
@@ -233,11 +235,13 @@ class Work:
         kinds = self.program.inputs.values()
         return "images" if any(kind.rank == 4 for kind in kinds) else "examples"
 
-    def _run(self, outcome: Outcome, folder: Path | None) -> Run:
+    def _run(self, outcome: Outcome, folder: Path | None, judged_by: str | None) -> Run:
         best = outcome.best
         if best is None and folder is not None and (folder / BEST).exists():
             best = read_checkpoint(folder / BEST).weights
-        progress = outcome.progress
+        progress, score = outcome.progress, None
+        if judged_by is not None and progress.best is not None:
+            score = (judged_by, progress.best, progress.best_update)
         return Run(
             self.program,
             outcome.state.averaged,
@@ -249,6 +253,7 @@ class Work:
             outcome.reason,
             folder,
             outcome.confusion,
+            score,
         )
 
     def _settings(self, folder: Path | None) -> Settings:

@@ -108,8 +108,16 @@ REASONS = {
 }
 
 
+BEST = ("metric", "value", "updates")
+"""What is told of the best validation."""
+
+
 def _show(outcome: Run) -> None:
-    for line in columns([(name, f"{value:.6g}") for name, value in outcome.metrics.items()]):
+    rows = [(name, f"{value:.6g}") for name, value in outcome.metrics.items()]
+    if outcome.best_score is not None:
+        name, value, update = outcome.best_score
+        rows.append((f"best val {name}", f"{value:.6g}, after {update:,} updates"))
+    for line in columns(rows):
         say(line)
     if outcome.confusion is not None:
         for line in _by_class(outcome.confusion):
@@ -140,6 +148,7 @@ def _as_json(program: Program, outcome: Run) -> dict[str, Any]:
         "epochs": outcome.epochs,
         "updates": outcome.updates,
         "metrics": dict(outcome.metrics),
+        "best": outcome.best_score and dict(zip(BEST, outcome.best_score, strict=True)),
         "accuracy_by_class": by_class,
         "diagnostics": [],
     }

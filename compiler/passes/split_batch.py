@@ -117,7 +117,9 @@ def _in_part(
     node, operands = rewriter.node(index), rewriter.operands(index)
     kinds = [rewriter.type_of(value) for value in operands]
     inside = [value in part for value in operands]
-    if node.op in DENSE and kinds[0].rank == 2:
+    # What a call gives, weights of a validation too, would be packed again for every part.
+    known = all(rewriter.steady(v) for v, flag in zip(operands, inside, strict=True) if not flag)
+    if not known or (node.op in DENSE and kinds[0].rank == 2):
         return None
     made = _retyped(node, kinds, [part.get(v, k) for v, k in zip(operands, kinds, strict=True)],
                     inside, size)  # fmt: skip

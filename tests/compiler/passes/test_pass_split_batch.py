@@ -115,6 +115,15 @@ def test_a_value_is_read_inside_and_after_the_loop() -> None:
     assert body == ["conv", "relu", "conv"]
 
 
+def test_weights_that_a_call_gives_stay_outside() -> None:
+    """They would be packed again for every part."""
+    s = Sketch("net")
+    x, weight = s.x(6, 3, 8, 8), s.x(4, 3, 1, 1)
+    attrs = {"stride": (1, 1), "pad": ((0, 0),) * 2, "dilation": (1, 1), "groups": 1}
+    y = s.op("conv", s.op("relu", x), weight, **attrs)
+    assert "scan" not in ops(check(s.out(y=y), split_batch, options=SMALL))
+
+
 def test_two_batches_of_images_go_together_or_not_at_all() -> None:
     def both(other: int) -> Graph:
         s = Sketch("net")

@@ -265,6 +265,8 @@ def test_training_stops_early_and_keeps_the_best(spec, tmp_path):
     best = read_checkpoint(tmp_path / "run" / "best.safetensors")
     assert best.state["loss"] == min(losses) and run.best is not None
     assert same(dict(run.best), dict(best.weights))
+    updates = [made for made, _, part, _ in run.history if part == "validate"]
+    assert run.best_score == ("loss", min(losses), updates[-3])
 
 
 def test_a_number_that_is_not_finite_is_traced_to_its_layer(spec, tmp_path):
@@ -472,6 +474,7 @@ def test_the_command_trains_and_overrides(spec, tmp_path):
     found = json.loads(out)
     assert found["epochs"] == 2 and found["updates"] == 10 and "val accuracy" in found["metrics"]
     assert set(found["accuracy_by_class"]) == {"0", "1", "2"}
+    assert found["best"]["metric"] in ("loss", "accuracy") and found["best"]["updates"] in (5, 10)
     assert (tmp_path / "runs/x/metrics.csv").exists() and "epoch 2/2" in err and "\x1b" not in err
 
 
