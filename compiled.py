@@ -66,12 +66,10 @@ def lowered_graph(graph: Graph, threads: int | None, options: Options) -> tuple[
     from .runtime import machine
     from .runtime.simd import lanes
 
-    first, second = machine.cache_sizes()
     asked = threads or machine.cores()
-    options = replace(options, cache=asked * second)
-    fused = pipeline.run(graph, options).graph
+    fused = pipeline.run(graph, replace(options, threads=asked)).graph
     alone = 1 if _is_tiny(fused) else None
-    target = Target(lanes(), alone or asked, first, second, precise=options.precise)
+    target = Target(lanes(), alone or asked, *machine.cache_sizes(), precise=options.precise)
     return replace(lower(fused, target), team=alone), fused
 
 

@@ -10,10 +10,10 @@ class Options:
     """Choices that passes ask about.
 
     ``precise`` forbids every rewrite that rounds differently from the reference. ``training``
-    keeps what only matters while learning: dropout, stopped gradients, batch norms. ``cache`` is
-    the bytes of the caches that the threads of a call have for themselves, 0 where that is unknown.
+    keeps what only matters while learning: dropout, stopped gradients, batch norms. ``threads``
+    are those that a call may use, 0 where no code is made.
     """
 
     precise: bool = False
     training: bool = False
-    cache: int = 0
+    threads: int = 0

@@ -46,13 +46,13 @@ DENSE = ("linear", "fused_linear")
 
 def split_batch(rewriter: Rewriter, options: Options) -> None:
     """Put what works image by image into a loop over parts of the batch, where that pays."""
-    if not options.cache or options.training or rewriter.graph.symbols:
+    if not options.threads or options.training or rewriter.graph.symbols:
         return
     images = _images(rewriter)
     if not images:
         return
     batch = _batch(rewriter, images[0])
-    size = _part(rewriter.graph, batch, options.cache)
+    size = _part(rewriter.graph, batch, options.threads)
     if size == batch:
         return
     made, nodes = _by_image(rewriter, images, batch, size)
@@ -73,16 +73,18 @@ def _batch(rewriter: Rewriter, value: Value) -> int:
     return size
 
 
-def _part(graph: Graph, batch: int, cache: int) -> int:
-    """Images of a part: as many as fit the cores' own caches, all where splitting does not pay."""
+def _part(graph: Graph, batch: int, threads: int) -> int:
+    """Images of a part: one a thread at least, so that few values go from core to core.
+
+    All of the batch where splitting does not pay.
+    """
     whole = cost(graph)
     live, weights = whole.peak_bytes, whole.parameter_bytes
     if not isinstance(live, int) or not isinstance(weights, int):
         return batch
-    if live <= max(LAST_LEVEL, cache) or live < WEIGHTS * weights:
+    if live <= LAST_LEVEL or live < WEIGHTS * weights:
         return batch
-    fitting = [n for n in range(1, batch) if batch % n == 0 and live * n <= cache * batch]
-    return max(fitting, default=1)
+    return next(size for size in range(min(threads, batch), batch + 1) if batch % size == 0)
 
 
 # ---------------------------------------------------------------- what works by image

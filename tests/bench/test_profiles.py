@@ -9,7 +9,7 @@ from tilth.bench.profiles import Machine, Profiled, total
 from tilth.compiled import lowered
 from tilth.compiler.cost import cost
 from tilth.compiler.passes import split_batch
-from tilth.runtime import machine, walker
+from tilth.runtime import walker
 
 SPEC = """\
 tilth: 1
@@ -81,10 +81,9 @@ def test_arithmetic_in_loops_counts_every_turn(name, monkeypatch):
     """The ops of a plan, those in loops over steps or parts of a batch too, do the net's work."""
     monkeypatch.setattr(split_batch, "LAST_LEVEL", 0)
     monkeypatch.setattr(split_batch, "WEIGHTS", 0)
-    monkeypatch.setattr(machine, "cache_sizes", lambda: (32 << 10, 64 << 10))
     program = tilth.load(name)
     sizes = {size: {"N": 4, "T": 5}.get(size, 64) for size in program.graph.symbols}
-    plan, graph = lowered(program, sizes)
+    plan, graph = lowered(program, sizes, threads=2)
     owners = {tuple(path): (flops, turns) for path, _, flops, _, turns in _owners(plan, graph)}
     assert sum(flops or 0 for flops, _ in owners.values()) == 2 * cost(graph).macs
     assert max(turns for _, turns in owners.values()) > 1

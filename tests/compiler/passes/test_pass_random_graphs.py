@@ -289,11 +289,11 @@ def test_the_compiled_graph_keeps_values(graph: Graph) -> None:
 
 
 @MANY
-@given(graph=image_graphs(batch=4), cache=st.sampled_from((1, 1500)))
-def test_a_split_batch_keeps_values(graph: Graph, cache: int) -> None:
+@given(graph=image_graphs(batch=4), threads=st.sampled_from((1, 2)))
+def test_a_split_batch_keeps_values(graph: Graph, threads: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splitting, "LAST_LEVEL", 0)
         patch.setattr(splitting, "WEIGHTS", 0)
-        after = run(graph, Options(cache=cache), verify=True).graph
+        after = run(graph, Options(threads=threads), verify=True).graph
     assert_same(graph, after)
     assert parse_graph(print_graph(after)) == after

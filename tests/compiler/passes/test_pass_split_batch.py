@@ -7,17 +7,15 @@ import pytest
 import tilth
 from pass_bench import Sketch, check, only, ops
 from tilth.compiled import lowered
-from tilth.compiler.cost import cost
 from tilth.compiler.ir.graph import Graph, Value
 from tilth.compiler.options import Options
 from tilth.compiler.passes import split_batch as splitting
 from tilth.compiler.passes.fuse_elementwise import fuse_elementwise
 from tilth.compiler.passes.fuse_epilogue import fuse_epilogue
 from tilth.compiler.passes.split_batch import split_batch
-from tilth.runtime import machine
 
-SMALL = Options(cache=1)
-"""Caches so small that a part is one image."""
+SMALL = Options(threads=1)
+"""One thread, for which a part is one image."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,18 +56,15 @@ def test_names_stay_in_the_loop() -> None:
     assert names == ["conv1", "conv2"]
 
 
-@pytest.mark.parametrize(("share", "turns"), [(1, 6), (2, 3), (3, 2)])
-def test_a_part_is_what_the_cores_own_caches_hold(share: int, turns: int) -> None:
-    graph = classifier()
-    live = cost(graph).peak_bytes
-    assert isinstance(live, int)
-    after = check(graph, split_batch, options=Options(cache=live * share // 6))
-    assert inside(after)[0] == turns
+@pytest.mark.parametrize(("threads", "turns"), [(1, 6), (2, 3), (3, 2), (4, 0), (6, 0), (9, 0)])
+def test_every_thread_has_an_image_of_a_part(threads: int, turns: int) -> None:
+    after = check(classifier(), split_batch, options=Options(threads=threads))
+    assert inside(after)[0] == turns if turns else "scan" not in ops(after)
 
 
 def test_what_does_not_pay_stays_whole(monkeypatch) -> None:
     plain = ops(classifier())
-    for options in (Options(), Options(cache=1, training=True)):
+    for options in (Options(), Options(threads=1, training=True)):
         assert ops(check(classifier(), split_batch, options=options)) == plain
     assert ops(check(classifier(1), split_batch, options=SMALL)) == plain
     monkeypatch.setattr(splitting, "WEIGHTS", 1000)
@@ -148,17 +143,18 @@ model: |
 """
 
 
-@pytest.mark.parametrize("batch", [2, 3, 6])
-def test_kernels_in_a_split_batch_agree_with_the_reference(batch, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("batch", "threads"), [(2, 1), (3, 1), (6, 2)])
+def test_kernels_in_a_split_batch_agree_with_the_reference(
+    batch, threads, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(splitting, "WEIGHTS", 0)
-    monkeypatch.setattr(machine, "cache_sizes", lambda: (32 << 10, 2 << 10))
     path = tmp_path / "small.yaml"
     path.write_text(NET)
     program = tilth.load(path)
     weights = program.weights_for(None, seed=1)
     image = np.random.default_rng(2).standard_normal((batch, 3, 19, 17)).astype(np.float32)
-    compiled = tilth.compile(program, weights=weights, threads=2)
-    assert inside(lowered(program, {"N": batch})[1])[0] == batch
+    compiled = tilth.compile(program, weights=weights, threads=threads)
+    assert inside(lowered(program, {"N": batch}, threads)[1])[0] == batch // threads
     wanted = program.run({"image": image}, weights=weights, precision="f64")["scores"]
     for _ in range(3):
         found = compiled(image=image)
