@@ -49,6 +49,7 @@ def prepare_peak(problem: Problem, threads: int, setting: str) -> Callable[[], A
     row = np.array([made.address, tasks, *addresses, REPEATS, LENGTH], np.int64)
     walk = Walk(row, np.zeros(1, np.int64), threads)
 
+    # The row holds addresses only: the call keeps the arrays alive.
     def call(kept: tuple[np.ndarray, ...] = (x, w, y)) -> Arrays:
         walk.run()
         return {}
@@ -99,6 +100,7 @@ def prepare_memory(problem: Problem, threads: int, setting: str) -> Callable[[],
     words = [made.address, PIECES, x.ctypes.data, y.ctypes.data, COPIED // PIECES]
     walk = Walk(np.array(words, np.int64), np.zeros(1, np.int64), threads)
 
+    # As above.
     def call(kept: tuple[np.ndarray, ...] = (x, y)) -> Arrays:
         walk.run()
         return {}

@@ -98,10 +98,10 @@ def convolve(state: Lowering, index: int, parts: ConvParts) -> None:
         _direct(state, index, parts, shape, parts.filters(state))
     elif _by_channels(parts) and shape.features // shape.groups % BLOCK == 0:
         _mapped(state, index, parts, shape, _lanes(state, index, parts), parts.filters(state))
-    elif _may_pad_groups(state, index, parts):
-        _padded_groups(state, index, parts)
     elif BLOCK % each == 0 and shape.channels == shape.features and shape.channels % BLOCK == 0:
         _block_diagonal(state, index, parts)
+    elif _may_pad_groups(state, index, parts):
+        _padded_groups(state, index, parts)
     else:
         _dense(state, index, parts)
 

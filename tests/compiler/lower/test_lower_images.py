@@ -64,6 +64,15 @@ def test_groups_that_cut_blocks_are_neither_multiplied_by_zeros_nor_copied(image
     assert sorted(sizes.values()) == [96 * 9 * 4, 96 * 16 * 4, 96 * 20 * 4]
 
 
+def test_groups_that_divide_a_block_leave_no_gaps():
+    b = Build()
+    attrs = {"pad": ((0, 0),) * 2, "dilation": (1, 1), "stride": (1, 1), "groups": 16}
+    y = b("conv", b.input((2, 64, 5, 4)), b.weight((64, 4, 1, 1)), b.weight((64,)), **attrs)
+    module = check(b.output(b("relu", y)), 2e-5, fused=True, threads=2)
+    names = [row.kernel.name.split("_")[0] for row in module.plan.rows]
+    assert sorted(names) == ["conv", "from", "to"]
+
+
 def _sizes(module):
     """Bytes of the packed arrays, with what fills a line."""
     starts = sorted((start, name) for name, start in module.plan.packed.items())
